@@ -1,0 +1,6 @@
+"""The registered backbones, one file a paper."""
+
+from lightvit_mm.backbones.edgevit import EdgeViT
+from lightvit_mm.backbones.pyramid import PyramidBackbone
+
+__all__ = ['EdgeViT', 'PyramidBackbone']

@@ -1,0 +1,188 @@
+"""Key layouts: finding out in which one weights come, and bringing them into ours.
+
+A layout knows names only. The weights of a backbone are compared with every known layout under
+every usual wrapper prefix; the one that leaves the fewest names over is taken, and then every
+tensor must fit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from lightvit_mm.errors import UserError
+
+Tensors = dict[str, torch.Tensor]
+
+# What training loops, data-parallel wrappers and detectors put before the names of a backbone.
+WRAPPER_PREFIXES = (
+    '',
+    'backbone.',
+    'model.',
+    'module.',
+    'model.backbone.',
+    'module.backbone.',
+    'module.model.',
+)
+# Under which a training script keeps the weights in its file, in order of preference.
+WRAPPER_KEYS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')
+
+
+class WeightsError(UserError):
+    """Weights that do not fit the backbone they were meant for; nothing has been loaded."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the names of one release map to ours.
+
+    Attributes:
+        name: what messages call it, e.g. ``'official'``.
+        renames: regular expressions and replacements, applied to each name in this order.
+        dropped: matches (from the start) the names that no backbone has, such as the classifier.
+        convert: changes values once the names are ours, where a release stores them otherwise.
+    """
+
+    name: str
+    renames: tuple[tuple[str, str], ...] = ()
+    dropped: str = r'(?!)'
+    convert: Callable[[Tensors], Tensors] | None = None
+
+    def rename(self, key: str) -> str:
+        """Our name of ``key``."""
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+
+OURS = Layout('lightvit_mm')
+
+
+@dataclass
+class Match:
+    """Weights read as one layout, compared with the names that a backbone expects."""
+
+    layout: Layout
+    prefix: str
+    tensors: Tensors = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+    @property
+    def fits_at_all(self) -> bool:
+        """Whether one name or more is an expected one."""
+        return len(self.unexpected) < len(self.tensors)
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Lower is better: something fits at all, then the fewest names left over."""
+        return not self.fits_at_all, len(self.missing) + len(self.unexpected)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected name is there and no other."""
+        return not self.missing and not self.unexpected
+
+    def left_out_summary(self) -> str:
+        """What was not wanted, by the first part of its names, for the end of a sentence."""
+        parts = Counter(key.split('.')[0] for key in self.left_out)
+        listed = ', '.join(f'{part} ({count})' for part, count in parts.items())
+        return f'; not part of the backbone: {listed}' if listed else ''
+
+
+def unwrap(weights: Mapping) -> Mapping:
+    """The mapping of names to tensors inside what a training script saved."""
+    for key in WRAPPER_KEYS:
+        if isinstance(weights.get(key), Mapping):
+            return unwrap(weights[key])
+    return weights
+
+
+def find_match(
+    weights: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    layouts: Iterable[Layout],
+    not_built: tuple[str, ...] = (),
+) -> Match:
+    """Read ``weights`` as the layout and under the wrapper prefix that fit ``expected`` best.
+
+    Args:
+        weights: names to tensors, of a backbone or of a whole model.
+        expected: the state dict to be filled.
+        layouts: those of the family; ours is always tried.
+        not_built: prefixes (in our names) of parts that this backbone does without.
+    """
+    matches = []
+    for prefix in WRAPPER_PREFIXES:
+        inside = [key for key in weights if key.startswith(prefix)]
+        for layout in (OURS, *layouts) if inside or not prefix else ():
+            match = Match(layout, prefix)
+            match.left_out = [key for key in weights if not key.startswith(prefix)]
+            for key in inside:
+                name = layout.rename(key[len(prefix) :])
+                if re.match(layout.dropped, key[len(prefix) :]) or name.startswith(not_built):
+                    match.left_out.append(key)
+                else:
+                    match.tensors[name] = weights[key]
+                    match.origins[name] = key
+            match.missing = [k for k in expected if k not in match.tensors and not _counter(k)]
+            match.unexpected = [k for k in match.tensors if k not in expected]
+            matches.append(match)
+    return min(matches, key=lambda match: match.rank)
+
+
+def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: str) -> Tensors:
+    """The tensors of ``match``, every one of which fits ``expected``.
+
+    Args:
+        match: what `find_match` gave.
+        expected: the state dict to be filled.
+        owner: the backbone, for the message.
+        source: the file, for the message.
+
+    Raises:
+        WeightsError: a tensor is missing, unexpected, of another shape, or not a tensor.
+    """
+    tensors = match.tensors
+    if match.complete and match.layout.convert:
+        tensors = match.layout.convert(tensors)
+    misfits = [
+        f'{match.origins[name]}: {_form(tensors[name])} in the file, {_form(expected[name])} here'
+        for name in expected
+        if name in tensors and _form(tensors[name]) != _form(expected[name])
+    ]
+    problems = [
+        _listed('missing', match.missing),
+        _listed('unexpected', [match.origins[name] for name in match.unexpected]),
+        _listed('of another shape', misfits),
+    ]
+    if any(problems):
+        raise WeightsError(
+            f'{owner}: {source} does not fit, read as the {match.layout.name} layout'
+            + (f' under {match.prefix!r}' if match.prefix else '')
+            + f': {"; ".join(filter(None, problems))}. Nothing was loaded. '
+            'Is it the file of this family and arch, and is it whole?'
+        )
+    # Old releases and other frameworks lack the counters, which have no effect on the outputs.
+    counters = {name: expected[name] for name in expected if name not in tensors}
+    return {**tensors, **counters}
+
+
+def _counter(name: str) -> bool:
+    return name.endswith('num_batches_tracked')
+
+
+def _form(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _listed(what: str, names: list[str], most: int = 4) -> str:
+    if not names:
+        return ''
+    return f'{len(names)} {what} ({", ".join(names[:most])}{", …" if len(names) > most else ""})'

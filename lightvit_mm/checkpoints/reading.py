@@ -1,0 +1,199 @@
+"""Reading checkpoint files without running code that they might carry.
+
+Every file is read with ``weights_only=True``. The few harmless globals that mmengine's Runner and
+the authors of the papers put into theirs are allowed by name; anything else is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import barrier as dist_barrier
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch.hub import HASH_REGEX, load_state_dict_from_url
+
+from lightvit_mm.checkpoints.layout import unwrap
+from lightvit_mm.errors import UserError
+
+HISTORY_STATISTICS = ('current', 'max', 'mean', 'min')
+
+
+class CheckpointError(UserError):
+    """A checkpoint file that cannot be read, or must not be."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file that a state dict came from, handed to modules with the state dict's metadata."""
+
+    path: str
+    state_dict: Mapping[str, Any]
+
+
+class _Metadata(OrderedDict):
+    """State-dict metadata that tells every module, whatever its name, the file it loads from.
+
+    torch and mmengine filter a state dict by name on the way down to a submodule; a backbone that
+    is given a bare classification file through a detector's ``load_from`` would see nothing of it.
+    """
+
+    def __init__(self, entries: Mapping, checkpoint: Checkpoint) -> None:
+        super().__init__(entries)
+        self.checkpoint = checkpoint
+
+    def get(self, key: str, default: Any = None) -> dict:
+        return {**(super().get(key) or {}), 'checkpoint': self.checkpoint}
+
+
+def _history_getattr(owner: object, name: str) -> Callable:
+    """What ``builtins.getattr`` may do in a checkpoint: name a statistic of HistoryBuffer."""
+    if owner is HistoryBuffer and name in HISTORY_STATISTICS:
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'getattr of {name!r} on {owner!r} is not allowed')
+
+
+def _empty_bytes() -> bytes:
+    """What ``bytes`` may do: old pickles spell ``b''`` as a call without arguments."""
+    return b''
+
+
+def _allowed_globals() -> list:
+    numpy_core = [
+        (np.zeros(0).__reduce__()[0], 'multiarray._reconstruct'),
+        (np.float64(0).__reduce__()[0], 'multiarray.scalar'),
+    ]
+    return [
+        HistoryBuffer,
+        argparse.Namespace,
+        (_history_getattr, 'builtins.getattr'),
+        (_empty_bytes, 'builtins.bytes'),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in '?bBhHiIlLqQefdU'},
+        # Files name numpy's private module by its old or its new name.
+        *((function, f'numpy.core.{name}') for function, name in numpy_core),
+        *((function, f'numpy._core.{name}') for function, name in numpy_core),
+    ]
+
+
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
+    """Read a ``.safetensors`` file or one that torch saved; no code in it is run.
+
+    Args:
+        path: a local file.
+        map_location: as torch.load takes it.
+
+    Returns:
+        What the file holds. Weights that a training script keeps under ``'model'`` are also
+        under ``'state_dict'``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is not a checkpoint, is damaged, or asks for code to be run.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = 'is a directory, not a file' if path.is_dir() else 'does not exist'
+        raise FileNotFoundError(f'checkpoint {path} {what}')
+    if path.suffix == '.safetensors':
+        content = _read_safetensors(path, map_location)
+    else:
+        content = _guarded(
+            path, lambda: torch.load(path, map_location=map_location, weights_only=True)
+        )
+    return _with_source(content, str(path))
+
+
+def _read_safetensors(path: Path, map_location: Any) -> dict[str, torch.Tensor]:
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    try:
+        return load_file(path, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f'{path} is not a whole safetensors file: {error}') from error
+
+
+def _guarded(source: str | Path, load: Callable[[], Any]) -> Any:
+    try:
+        with torch.serialization.safe_globals(_allowed_globals()):
+            return load()
+    except URLError as error:
+        raise CheckpointError(f'{source} could not be fetched: {error.reason}') from error
+    except Exception as error:
+        # torch's reader of pickles raises whatever a damaged byte happens to lead to.
+        asked = re.search(r'(?:GLOBAL|getattr of) (\S+)', str(error))
+        if asked:
+            raise CheckpointError(
+                f'{source} was refused: loading it would call {asked[1]}, which weights never '
+                'need. None of it was run. If you trust its origin, save its tensors again as '
+                '{"state_dict": ...} or as .safetensors in an environment of its own'
+            ) from error
+        reason = str(error).split('WeightsUnpickler error: ')[-1].strip().split('\n')[0]
+        raise CheckpointError(
+            f'{source} is not a checkpoint that torch can read '
+            f'({type(error).__name__}: {reason}). An interrupted download, or a web page saved '
+            'under this name? Fetch it again'
+        ) from error
+
+
+def _with_source(content: Any, source: str) -> dict[str, Any]:
+    """``content`` whose weights know the file that they came from."""
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f'{source} holds a {type(content).__name__}; expected a dict of tensors, or one with '
+            'the weights under "state_dict" or "model"'
+        )
+    found = unwrap(content)
+    weights = OrderedDict(found)
+    weights._metadata = _Metadata(  # type: ignore[attr-defined]
+        getattr(found, '_metadata', {}), Checkpoint(source, weights)
+    )
+    return weights if found is content else {**content, 'state_dict': weights}
+
+
+def _load_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    return read_checkpoint(filename, map_location)
+
+
+def _load_url(filename: str, map_location: Any = None) -> dict[str, Any]:
+    if not filename.startswith('https://'):
+        raise CheckpointError(
+            f'{filename} would come unprotected; use its https:// address, or download it yourself'
+        )
+
+    def fetch() -> Any:
+        return load_state_dict_from_url(
+            filename,
+            map_location=map_location,
+            progress=get_rank() == 0,
+            check_hash=HASH_REGEX.search(filename) is not None,
+            weights_only=True,
+        )
+
+    # One process downloads; the others then find the file in the cache.
+    content = _guarded(filename, fetch) if get_rank() == 0 else None
+    if get_world_size() > 1:
+        dist_barrier()
+    return _with_source(content or _guarded(filename, fetch), filename)
+
+
+def register_loaders() -> None:
+    """Make mmengine read local files and downloads by the functions of this module.
+
+    It covers ``init_cfg``, ``load_from``, ``--resume`` and mmdet's and mmseg's ``init_model``.
+    """
+    CheckpointLoader.register_scheme('', _load_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), _load_url, force=True)

@@ -1,0 +1,80 @@
+"""Folding: rewriting a module into fewer operations with the same outputs in eval mode.
+
+A module that can be folded has a method ``fold()`` which does so in place. The arithmetic that
+several of them need is here.
+"""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def fold_modules(root: nn.Module) -> None:
+    """Call ``fold()`` on ``root`` and every module below that has it, children before parents."""
+    for child in root.children():
+        fold_modules(child)
+    if hasattr(root, 'fold'):
+        root.fold()
+
+
+def batch_norm_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift, each of shape (C,), that a BatchNorm applies in eval mode.
+
+    Raises:
+        TypeError: ``norm`` is not a BatchNorm with running statistics, so that it depends on its
+            input and cannot be folded.
+    """
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
+        raise TypeError(
+            f'only a BatchNorm with running statistics can be folded, this is {norm}; '
+            "build the backbone with norm_cfg=dict(type='BN') or 'SyncBN'"
+        )
+    # In double precision, since running_var may be tiny and the result is rounded once only.
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().double()
+    shift = -norm.running_mean.double() * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().double()
+    return scale, shift
+
+
+@torch.no_grad()
+def fold_norm_into_next_pointwise(norm: nn.Module, conv: nn.Conv2d) -> None:
+    """Make a 1x1 convolution do the work of the BatchNorm in front of it, in place.
+
+    Exact for 1x1 kernels without padding only: with padding, the shift would not reach the border.
+    """
+    if conv.kernel_size != (1, 1) or conv.groups != 1 or conv.bias is None:
+        raise TypeError(f'expected a dense 1x1 convolution with a bias behind the norm, got {conv}')
+    scale, shift = batch_norm_affine(norm)
+    weight = conv.weight.double()
+    conv.bias.copy_(conv.bias.double() + weight.flatten(1) @ shift)
+    conv.weight.copy_(weight * scale[:, None, None])
+
+
+@torch.no_grad()
+def norm_to_depthwise(norm: nn.Module) -> nn.Conv2d:
+    """The 1x1 depthwise convolution that equals a BatchNorm which has no neighbour to go into."""
+    scale, shift = batch_norm_affine(norm)
+    channels = scale.numel()
+    conv = nn.Conv2d(channels, channels, 1, groups=channels)
+    conv.weight.copy_(scale.view(-1, 1, 1, 1))
+    conv.bias.copy_(shift)  # type: ignore[union-attr]
+    return conv.to(norm.weight)
+
+
+@torch.no_grad()
+def add_identity_to_depthwise(conv: nn.Conv2d) -> None:
+    """Make ``conv(x)`` equal the former ``x + conv(x)``, in place.
+
+    Raises:
+        TypeError: the convolution is not depthwise, odd-sized and size-preserving.
+    """
+    height, width = conv.kernel_size
+    preserves_size = conv.stride == (1, 1) and conv.padding == (height // 2, width // 2)
+    if conv.groups != conv.in_channels or conv.in_channels != conv.out_channels:
+        raise TypeError(f'expected a depthwise convolution, got {conv}')
+    if not preserves_size or height % 2 == 0 or width % 2 == 0:
+        raise TypeError(f'expected an odd kernel that keeps the size, got {conv}')
+    conv.weight[:, :, height // 2, width // 2] += 1

@@ -1,0 +1,1 @@
+"""Running configs: training, evaluation and prediction."""

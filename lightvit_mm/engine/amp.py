@@ -1,0 +1,50 @@
+"""Mixed precision where mmengine's own wrapper has none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+from lightvit_mm.errors import UserError
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """Forward passes in bfloat16 autocast on the CPU; mmengine's AmpOptimWrapper asserts a GPU.
+
+    bfloat16 has the exponent range of float32, so no loss scaling is needed.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast around a training step."""
+        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+            yield
+
+
+def use_amp(config: Any) -> None:
+    """Switch a config to mixed precision, in place: float16 on CUDA, bfloat16 on a CPU.
+
+    Raises:
+        UserError: the optimizer wrapper is not a plain one, or the model has an operator without
+            bfloat16 on a CPU.
+    """
+    wrapper = config.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp needs optim_wrapper.type OptimWrapper, the config has {kind}')
+    if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+        return
+    if 'roi_head' in config.model:
+        raise UserError(
+            "--amp on a CPU means bfloat16, for which mmcv's RoIAlign has no CPU kernel; "
+            'train this model without --amp, or on a GPU'
+        )
+    wrapper.type = 'BFloat16OptimWrapper'
+    wrapper.pop('loss_scale', None)

@@ -1,0 +1,217 @@
+"""Pictures and a JSON of predictions for images on disk: what tools/predict.py does."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from pycocotools import mask as mask_codec
+from rich.progress import track
+from torch import nn
+
+from lightvit_mm.backbones import PyramidBackbone
+from lightvit_mm.errors import UserError
+
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+@dataclass
+class Predictions:
+    """What `predict` wrote.
+
+    Attributes:
+        json_file: predictions of all images.
+        pictures: one drawing an image.
+        failed: images that could not be read, with the reason.
+    """
+
+    json_file: Path
+    pictures: list[Path] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def find_images(source: str) -> tuple[Path, list[Path]]:
+    """The images that a file name, a folder (searched in depth) or a glob pattern stands for.
+
+    Returns:
+        The folder that they have in common, and their paths in order.
+
+    Raises:
+        UserError: there are none.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        found = [file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES]
+        root = path
+    elif path.is_file():
+        found, root = [path], path.parent
+    else:
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        found = [file for file in found if file.is_file()]
+        root = Path(*_common_parts(found)) if found else path
+    if not found:
+        raise UserError(
+            f'no image in {source}: give a file, a folder with images '
+            f'({" ".join(IMAGE_SUFFIXES)}) or a quoted glob pattern'
+        )
+    return root, sorted(found)
+
+
+def predict(
+    config: Config,
+    checkpoint: str,
+    source: str,
+    out_dir: str,
+    score_thr: float = 0.3,
+    device: str | None = None,
+) -> Predictions:
+    """Run a trained model on images.
+
+    Args:
+        config: as `load_config` gives it.
+        checkpoint: the weights.
+        source: an image, a folder or a glob pattern.
+        out_dir: gets one picture an image (at the image's place below the common folder),
+            ``predictions.json``, and for segmentors ``labels/`` with a PNG of class numbers each.
+        score_thr: boxes below it are not drawn; the JSON has them all.
+        device: where to run; a GPU if there is one.
+
+    Raises:
+        UserError: there are no images.
+    """
+    root, files = find_images(source)
+    device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+    model = _load_model(config, checkpoint, device)
+    visualizer = _visualizer(config, model)
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    result = Predictions(out / 'predictions.json')
+    images = []
+    for file in track(files, description='predicting', disable=len(files) == 1):
+        relative = file.relative_to(root)
+        try:
+            image = mmcv.imread(file, channel_order='bgr')
+        except Exception as error:
+            image, reason = None, f'{type(error).__name__}: {error}'
+        else:
+            reason = 'not an image that OpenCV can decode'
+        if image is None:
+            result.failed[str(file)] = reason
+            continue
+        sample = _infer(model, image)
+        picture = out / relative
+        if picture.suffix.lower() not in IMAGE_SUFFIXES:
+            picture = picture.with_name(f'{picture.name}.png')
+        _draw(visualizer, image, sample, picture, score_thr)
+        entry: dict[str, Any] = {
+            'file': str(file),
+            'width': image.shape[1],
+            'height': image.shape[0],
+            'picture': str(picture),
+        }
+        if 'pred_sem_seg' in sample:
+            labels = out / 'labels' / relative.with_suffix('.png')
+            entry.update(_segments(sample, labels, model.dataset_meta['classes']))
+        else:
+            entry['detections'] = _detections(sample, model.dataset_meta['classes'])
+        images.append(entry)
+        result.pictures.append(picture)
+    content = {'checkpoint': checkpoint, 'images': images, 'failed': result.failed}
+    result.json_file.write_text(json.dumps(content, indent=1))
+    return result
+
+
+def _common_parts(files: Iterable[Path]) -> tuple[str, ...]:
+    parents = [file.parent.parts for file in files]
+    common = []
+    for parts in zip(*parents, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return tuple(common)
+
+
+def _load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
+    if config.default_scope == 'mmdet':
+        from mmdet.apis import init_detector
+
+        model = init_detector(config, checkpoint, device=device)
+    else:
+        from mmseg.apis import init_model
+
+        model = init_model(config, checkpoint, device=device)
+    if isinstance(model.backbone, PyramidBackbone):
+        model.backbone.switch_to_deploy()
+    return model
+
+
+def _visualizer(config: Config, model: nn.Module) -> Any:
+    from mmengine.registry import VISUALIZERS
+
+    # Without backends: the pictures are written by name, not into a run's folder.
+    visualizer = VISUALIZERS.build({**config.visualizer, 'vis_backends': None})
+    visualizer.dataset_meta = model.dataset_meta
+    return visualizer
+
+
+def _infer(model: nn.Module, image: np.ndarray) -> Any:
+    if model.cfg.default_scope == 'mmdet':
+        from mmdet.apis import inference_detector
+
+        return inference_detector(model, image)
+    from mmseg.apis import inference_model
+
+    return inference_model(model, image)
+
+
+def _draw(visualizer: Any, image: np.ndarray, sample: Any, picture: Path, score_thr: float) -> None:
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    options = {} if 'pred_sem_seg' in sample else {'pred_score_thr': score_thr}
+    visualizer.add_datasample(
+        picture.name,
+        mmcv.bgr2rgb(image),
+        sample.cpu(),
+        draw_gt=False,
+        out_file=str(picture),
+        **options,
+    )
+
+
+def _detections(sample: Any, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    instances = sample.pred_instances.cpu()
+    masks = instances.masks.numpy() if 'masks' in instances else [None] * len(instances)
+    detections = []
+    for box, label, score, mask in zip(
+        instances.bboxes.tolist(),
+        instances.labels.tolist(),
+        instances.scores.tolist(),
+        masks,
+        strict=True,
+    ):
+        detection = {'class': classes[label], 'label': label, 'score': score, 'box_xyxy': box}
+        if mask is not None:
+            encoded = mask_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
+            detection['mask'] = {'size': encoded['size'], 'counts': encoded['counts'].decode()}
+        detections.append(detection)
+    return detections
+
+
+def _segments(sample: Any, labels: Path, classes: tuple[str, ...]) -> dict[str, Any]:
+    label_map = sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
+    mmcv.imwrite(label_map, str(labels))
+    present, pixels = np.unique(label_map, return_counts=True)
+    return {
+        'label_map': str(labels),
+        'segments': [
+            {'class': classes[label], 'label': int(label), 'pixels': int(count)}
+            for label, count in zip(present, pixels, strict=True)
+        ],
+    }

@@ -1,0 +1,192 @@
+"""Training and evaluation from a config: what tools/train.py and tools/test.py do."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size, is_distributed
+from mmengine.logging import print_log
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from lightvit_mm.data.layout import check_data, retarget_data
+from lightvit_mm.engine.amp import use_amp
+from lightvit_mm.errors import UserError
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+def load_config(
+    path: str,
+    cfg_options: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+) -> Config:
+    """Read a config, apply what the command line says, and adapt it to this machine.
+
+    Args:
+        path: the config file.
+        cfg_options: dotted keys to values, as ``--cfg-options`` gives them.
+        data_root: another place of the config's data set.
+        work_dir: where results go; else the config's own, else ``work_dirs/<config name>``.
+        launcher: one of `LAUNCHERS`.
+
+    Raises:
+        FileNotFoundError: there is no such config; names the closest ones.
+    """
+    if not Path(path).is_file():
+        near = difflib.get_close_matches(
+            Path(path).name, [file.name for file in Path('configs').glob('*.py')], cutoff=0.5
+        )
+        hint = f'; did you mean {", ".join(f"configs/{name}" for name in near)}?' if near else ''
+        raise FileNotFoundError(f'config {path} does not exist{hint}')
+    config = Config.fromfile(path)
+    config.merge_from_dict(cfg_options or {})
+    if data_root is not None:
+        retarget_data(config, data_root)
+    if work_dir is not None or config.get('work_dir') is None:
+        config.work_dir = work_dir or str(Path('work_dirs') / Path(path).stem)
+    config.launcher = launcher
+    if not torch.cuda.is_available():
+        _adapt_to_cpu(config)
+    return config
+
+
+def train(
+    config: Config, resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False
+) -> Runner:
+    """Train (and validate, as the config says).
+
+    Args:
+        config: as `load_config` gives it.
+        resume: ``'auto'`` for the last checkpoint of the work dir, or a checkpoint file.
+        amp: mixed precision, see `use_amp`.
+        auto_scale_lr: scale the learning rate by the real over the base batch size.
+
+    Returns:
+        The runner after training.
+
+    Raises:
+        UserError: the data are missing, or an option does not go with the config.
+    """
+    check_data(config, ('train', 'val'))
+    if amp:
+        use_amp(config)
+    if auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise UserError(
+                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config'
+            )
+        config.auto_scale_lr.enable = True
+    if resume:
+        config.resume = True
+        if resume == 'auto':
+            resume = find_latest_checkpoint(config.work_dir)
+            if resume is None:
+                raise UserError(
+                    f'--resume: there is no checkpoint in {config.work_dir}; start without '
+                    '--resume, or name a checkpoint file'
+                )
+        config.load_from = resume
+    runner = _runner(config)
+    runner.train()
+    print_log(
+        f'trained: checkpoint {find_latest_checkpoint(runner.work_dir)}, log {_log_file(runner)}',
+        logger='current',
+    )
+    return runner
+
+
+def test(
+    config: Config,
+    checkpoint: str,
+    out: str | None = None,
+    show_dir: str | None = None,
+    tta: bool = False,
+) -> dict[str, float]:
+    """Evaluate a checkpoint on the test set of a config.
+
+    Args:
+        config: as `load_config` gives it.
+        checkpoint: the weights.
+        out: where predictions are kept: a .pkl file for detectors, a folder of label maps for
+            segmentors.
+        show_dir: where pictures are drawn.
+        tta: average over flips (and scales, for segmentors).
+
+    Returns:
+        The metrics.
+
+    Raises:
+        UserError: the data are missing, or an option does not go with the config.
+    """
+    check_data(config, ('test',))
+    is_detector = config.default_scope == 'mmdet'
+    config.load_from = checkpoint
+    if show_dir:
+        config.default_hooks.visualization.draw = True
+        if is_detector:
+            config.default_hooks.visualization.test_out_dir = str(Path(show_dir).absolute())
+        else:
+            config.visualizer.save_dir = show_dir
+    if out and is_detector and Path(out).suffix not in ('.pkl', '.pickle'):
+        raise UserError(f'--out {out}: predictions of a detector go into a .pkl file')
+    if out and not is_detector:
+        config.test_evaluator.update(output_dir=out, keep_results=True)
+    if tta:
+        if 'tta_pipeline' not in config or 'tta_model' not in config:
+            raise UserError('--tta needs tta_model and tta_pipeline in the config')
+        config.test_dataloader = copy.deepcopy(config.test_dataloader)
+        config.test_dataloader.dataset.pipeline = config.tta_pipeline
+        config.model = {**config.tta_model, 'module': config.model}
+    runner = _runner(config)
+    if out and is_detector:
+        from mmdet.evaluation import DumpDetResults
+
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+    metrics = runner.test()
+    kept = [place for place in (out, show_dir) if place]
+    print_log(
+        f'evaluated {checkpoint}: log {_log_file(runner)}'
+        + (f', predictions {", ".join(kept)}' if kept else ''),
+        logger='current',
+    )
+    return metrics
+
+
+def _adapt_to_cpu(config: Config) -> None:
+    """Replace what only CUDA has: SyncBN on one process, and the nccl backend."""
+    if get_world_size() == 1 and config.launcher == 'none':
+        _replace_sync_bn(config.model)
+    config.env_cfg.dist_cfg.backend = 'gloo'
+    if config.launcher != 'none':
+        # mmengine would give the wrapper CUDA device numbers.
+        config.model_wrapper_cfg = {'type': 'MMDistributedDataParallel'}
+
+
+def _replace_sync_bn(value: Any) -> None:
+    if isinstance(value, dict):
+        if value.get('type') == 'SyncBN':
+            value['type'] = 'BN'
+        for child in value.values():
+            _replace_sync_bn(child)
+    elif isinstance(value, (list, tuple)):
+        for child in value:
+            _replace_sync_bn(child)
+
+
+def _runner(config: Config) -> Runner:
+    if config.launcher == 'pytorch' and not torch.cuda.is_available() and not is_distributed():
+        # mmengine's own start of the process group sets a CUDA device first.
+        torch.distributed.init_process_group(backend='gloo')
+    return Runner.from_cfg(config)
+
+
+def _log_file(runner: Runner) -> str:
+    return os.path.join(runner.log_dir, f'{runner.timestamp}.log')

@@ -1,0 +1,29 @@
+"""Packaging of lightvit_mm; the tested versions of everything are in tools/requirements.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'lightvit_mm/__init__.py').read_text())[1]
+
+setup(
+    name='lightvit_mm',
+    version=VERSION,
+    description='Lightweight vision backbones for dense prediction on OpenMMLab',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10,<3.13',
+    packages=find_packages(include=['lightvit_mm', 'lightvit_mm.*']),
+    package_data={'lightvit_mm': ['py.typed']},
+    # The OpenMMLab packages are extras: their maintained forks (onedl-*) install the same modules
+    # under other names, and a hard requirement would overwrite them with the frozen originals.
+    install_requires=['numpy', 'rich', 'safetensors', 'torch>=2.4'],
+    extras_require={
+        'mmdet': ['mmengine>=0.10.7', 'mmcv>=2.1.0,<2.2.0', 'mmdet>=3.3.0'],
+        'mmseg': ['mmengine>=0.10.7', 'mmcv>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2', 'ftfy', 'regex'],
+        'test': ['pytest', 'ruff', 'mypy'],
+    },
+)

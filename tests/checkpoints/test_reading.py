@@ -1,0 +1,125 @@
+"""Files are read whole and safely, or refused with a reason."""
+
+import argparse
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from safetensors.torch import save_file
+
+from lightvit_mm.checkpoints import CheckpointError, read_checkpoint
+
+
+class RunsOnLoad:
+    """A pickle that would create a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.target}',)
+
+
+class GetsOnLoad:
+    """A pickle that reaches for an attribute through the one allowed ``getattr``."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_what_a_runner_writes(tmp_path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    content = {
+        'state_dict': {'weight': torch.ones(2)},
+        'meta': {'seed': np.int64(3), 'score': np.float64(0.5)},
+        'message_hub': {'loss': history, 'values': np.arange(3), 'empty': HistoryBuffer()},
+        'args': argparse.Namespace(lr=0.1),
+    }
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    read = read_checkpoint(tmp_path / 'epoch_1.pth')
+    assert torch.equal(read['state_dict']['weight'], torch.ones(2))
+    assert read['message_hub']['loss'].mean() == 1.5
+    assert read['meta']['seed'] == 3
+    assert read['args'].lr == 0.1
+
+
+@pytest.mark.parametrize('place', ['root', 'state_dict', 'meta'])
+def test_code_is_refused_and_not_run(tmp_path, place):
+    target = tmp_path / 'was_run'
+    evil = RunsOnLoad(target)
+    content = {
+        'root': {'weight': torch.ones(1), 'x': evil},
+        'state_dict': {'state_dict': {'weight': evil}},
+        'meta': {'state_dict': {}, 'meta': {'deep': [{'er': evil}]}},
+    }[place]
+    file = tmp_path / 'evil.pth'
+    torch.save(content, file)
+    for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
+        with pytest.raises(CheckpointError, match=r'refused.*system') as error:
+            read(str(file))
+        assert str(file) in str(error.value)
+    assert not target.exists()
+
+
+def test_getattr_reaches_statistics_only(tmp_path):
+    torch.save({'state_dict': {}, 'meta': GetsOnLoad()}, tmp_path / 'evil.pth')
+    with pytest.raises(CheckpointError, match='refused'):
+        read_checkpoint(tmp_path / 'evil.pth')
+
+
+def test_allowances_end_with_the_call(tmp_path):
+    torch.save({'history': HistoryBuffer()}, tmp_path / 'a.pth')
+    read_checkpoint(tmp_path / 'a.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'a.pth', weights_only=True)
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'<!DOCTYPE html><html></html>', b'PK\x03\x04' + bytes(100), b'\x80\x02}q'],
+    ids=['empty', 'web page', 'cut zip', 'cut pickle'],
+)
+def test_damaged_files(tmp_path, content):
+    file = tmp_path / 'weights.pth'
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r'weights\.pth.*Fetch it again'):
+        read_checkpoint(file)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        read_checkpoint(tmp_path / 'weights.pth')
+    with pytest.raises(FileNotFoundError, match='is a directory'):
+        read_checkpoint(tmp_path)
+
+
+def test_not_weights_at_all(tmp_path):
+    torch.save([torch.ones(1)], tmp_path / 'list.pth')
+    with pytest.raises(CheckpointError, match='holds a list'):
+        read_checkpoint(tmp_path / 'list.pth')
+
+
+def test_safetensors(tmp_path):
+    save_file({'weight': torch.arange(4.0)}, tmp_path / 'weights.safetensors')
+    read = CheckpointLoader.load_checkpoint(str(tmp_path / 'weights.safetensors'))
+    assert torch.equal(read['weight'], torch.arange(4.0))
+    (tmp_path / 'cut.safetensors').write_bytes(b'\x10\x00\x00\x00\x00\x00\x00\x00{"a"')
+    with pytest.raises(CheckpointError, match='safetensors'):
+        read_checkpoint(tmp_path / 'cut.safetensors')
+
+
+@pytest.mark.parametrize('key', ['state_dict', 'model', 'model_ema'])
+def test_weights_inside_a_training_file(tmp_path, key):
+    torch.save({key: {'weight': torch.ones(1)}, 'epoch': 3}, tmp_path / 'file.pth')
+    read = read_checkpoint(tmp_path / 'file.pth')
+    assert list(read['state_dict']) == ['weight']
+    assert read['epoch'] == 3
+
+
+def test_unprotected_downloads_are_refused():
+    with pytest.raises(CheckpointError, match='https'):
+        CheckpointLoader.load_checkpoint('http://localhost/weights.pth')

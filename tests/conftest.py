@@ -1,0 +1,85 @@
+"""Fixtures, and the variants that every test of the contract runs over."""
+
+import itertools
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightvit_mm import backbones
+from lightvit_mm.backbones import PyramidBackbone
+
+REPOSITORY = Path(__file__).parents[1]
+FAMILIES = [
+    value
+    for value in vars(backbones).values()
+    if isinstance(value, type)
+    and issubclass(value, PyramidBackbone)
+    and value is not PyramidBackbone
+]
+VARIANTS = [
+    pytest.param(family, arch, id=f'{family.__name__}-{arch}')
+    for family in FAMILIES
+    for arch in family.arch_settings
+]
+SMALLEST = [
+    pytest.param(family, next(iter(family.arch_settings)), id=family.__name__)
+    for family in FAMILIES
+]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def randomise_norms(model: torch.nn.Module) -> None:
+    """Give BatchNorms statistics and affine parameters that hide no mistake in a folding."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            torch.nn.init.normal_(module.running_mean, std=0.5)
+            torch.nn.init.uniform_(module.running_var, 0.3, 3.0)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.5)
+
+
+def largest_deviation(outputs, expected) -> float:
+    """Largest difference of two pyramids, in standard deviations of each level."""
+    return max(
+        ((a - b).abs().max() / b.std(correction=0).clamp(min=1e-12)).item()
+        for a, b in itertools.zip_longest(outputs, expected)
+    )
+
+
+def run_tool(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
+    """Run one of the project's scripts as a user would."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def mm_log() -> list[str]:
+    """The lines that mmengine's logger writes during the test."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small embedded data set."""
+    from lightvit_mm.data.shapes import make_shapes
+
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    make_shapes(root, num_train=8, num_val=4)
+    return root

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Several processes on this machine: bash tools/dist_test.sh CONFIG CHECKPOINT NUM_PROCESSES [options of tools/test.py]
+# On several machines set NNODES, NODE_RANK and MASTER_ADDR (and PORT, 29500).
+set -euo pipefail
+[ $# -ge 3 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
+config=$1 checkpoint=$2 processes=$3
+shift 3
+exec python -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
+    --nproc_per_node="$processes" \
+    "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher pytorch "$@"
