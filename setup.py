@@ -23,7 +23,13 @@ setup(
     install_requires=['numpy', 'rich', 'safetensors', 'torch>=2.4'],
     extras_require={
         'mmdet': ['mmengine>=0.10.7', 'mmcv>=2.1.0,<2.2.0', 'mmdet>=3.3.0'],
-        'mmseg': ['mmengine>=0.10.7', 'mmcv>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2', 'ftfy', 'regex'],
+        'mmseg': [
+            'mmengine>=0.10.7',
+            'mmcv>=2.1.0,<2.2.0',
+            'mmsegmentation>=1.2.2',
+            'ftfy',
+            'regex',
+        ],
         'test': ['pytest', 'ruff', 'mypy'],
     },
 )

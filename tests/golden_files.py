@@ -35,7 +35,7 @@ def _weight(key: str, shape: list[int]) -> torch.Tensor:
 
 
 def image(shape: list[int]) -> torch.Tensor:
-    batch, channels, height, width = shape
+    _, _, height, width = shape
     rng = np.random.default_rng(height * 10007 + width)
     return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
 

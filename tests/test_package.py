@@ -13,7 +13,7 @@ def test_import_is_light():
         # None makes the import of a name fail.
         f'for name in {heavy}: sys.modules[name] = None\n'
         'import lightvit_mm, torch\n'
-        "from lightvit_mm.registry import MODELS\n"
+        'from lightvit_mm.registry import MODELS\n'
         "model = MODELS.build(dict(type='EdgeViT', arch='xxs')).eval()\n"
         'print(len(model(torch.zeros(1, 3, 32, 32))))\n'
     )

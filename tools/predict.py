@@ -25,9 +25,7 @@ def main() -> int:
     args = parser.parse_args()
     with user_errors():
         config = load_config(args.config, args.cfg_options)
-        made = predict(
-            config, args.checkpoint, args.images, args.out, args.score_thr, args.device
-        )
+        made = predict(config, args.checkpoint, args.images, args.out, args.score_thr, args.device)
     for file, reason in made.failed.items():
         print(f'skipped {file}: {reason}', file=sys.stderr)
     print(f'{len(made.pictures)} pictures in {args.out}, predictions in {made.json_file}')

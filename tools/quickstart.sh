@@ -62,7 +62,7 @@ timed() { # NAME COMMAND...: shows the output, keeps it, and takes the time
   STEP=$1 LOG=$WORK_DIR/logs/$1.log
   shift
   printf '\n== %s\n' "$STEP"
-  "$@" 2>&1 </dev/null | tee "$LOG" || explain
+  "$@" 2>&1 </dev/null | tee "$LOG" || explain $?
   TIMES="$TIMES$(printf '  %-11s %s' "$STEP" "$(readable $((SECONDS - started)))")"$'\n'
 }
 

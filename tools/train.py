@@ -5,8 +5,8 @@ import os
 
 from mmengine.config import DictAction
 
-from lightvit_mm.errors import user_errors
 from lightvit_mm.engine.running import LAUNCHERS, load_config, train
+from lightvit_mm.errors import user_errors
 
 
 def main() -> None:
@@ -35,7 +35,9 @@ def main() -> None:
         metavar='KEY=VALUE',
         help='change the config, e.g. train_dataloader.batch_size=4',
     )
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='of several processes')
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='of several processes'
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

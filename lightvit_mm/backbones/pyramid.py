@@ -30,7 +30,7 @@ Arch = str | Mapping[str, Any]
 
 
 class Stage(nn.Module):
-    """One level of a pyramid: an optional downsampling, then blocks, (N, C, H, W) to (N, C', H', W').
+    """One level of a pyramid, (N, C, H, W) to (N, C', H', W'): downsampling if any, then blocks.
 
     Args:
         blocks: the blocks, run in order.
@@ -93,7 +93,7 @@ class PyramidBackbone(BaseModule):
     stages: nn.ModuleList
 
     def __new__(cls, *args: Any, **kwargs: Any) -> PyramidBackbone:
-        """Keep the arguments, from which `_training_twin` builds the same network again."""
+        """Keep the arguments, from which `_twin` builds the same network again."""
         self = super().__new__(cls)
         object.__setattr__(self, '_init_arguments', (args, kwargs))
         return self
@@ -227,7 +227,7 @@ class PyramidBackbone(BaseModule):
             The layer and the number of layers: 0 for the stem, one per block (a downsampling
             counts with the block behind it), the last for everything after the blocks.
         """
-        depths = [len(stage.blocks) for stage in self.stages]
+        depths = self.arch['depths'][: self.num_stages]
         num_layers = sum(depths) + 2
         name = param_name.removeprefix(prefix).split('.')
         if name[0] == 'stem':
@@ -312,7 +312,7 @@ class PyramidBackbone(BaseModule):
 
     def _twin(self, deploy: bool) -> PyramidBackbone:
         """Another backbone of the same arguments, in the training or the deploy form."""
-        args, kwargs = self._init_arguments  # type: ignore[attr-defined]
+        args, kwargs = self._init_arguments
         arguments = inspect.signature(type(self).__init__).bind(self, *args, **kwargs).arguments
         arguments.pop('self')
         return type(self)(**{**arguments, 'deploy': deploy, 'init_cfg': None})
@@ -335,6 +335,13 @@ class PyramidBackbone(BaseModule):
                 f'{cls.__name__}: a custom arch needs exactly the fields {", ".join(fields)}; '
                 f'given {", ".join(map(str, arch))}'
             )
+        num_levels = len(cls.level_strides)
+        for name in ('embed_dims', 'depths'):
+            if len(arch[name]) != num_levels:
+                raise ValueError(
+                    f'{cls.__name__}: {name} of a custom arch needs {num_levels} numbers, one a '
+                    f'stage; given {arch[name]}'
+                )
         return 'custom', dict(arch)
 
     @classmethod

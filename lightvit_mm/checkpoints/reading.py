@@ -18,8 +18,8 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank, get_world_size
 from mmengine.dist import barrier as dist_barrier
+from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError

@@ -13,8 +13,9 @@ def fold_modules(root: nn.Module) -> None:
     """Call ``fold()`` on ``root`` and every module below that has it, children before parents."""
     for child in root.children():
         fold_modules(child)
-    if hasattr(root, 'fold'):
-        root.fold()
+    fold = getattr(root, 'fold', None)
+    if callable(fold):
+        fold()
 
 
 def batch_norm_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +62,7 @@ def norm_to_depthwise(norm: nn.Module) -> nn.Conv2d:
     conv = nn.Conv2d(channels, channels, 1, groups=channels)
     conv.weight.copy_(scale.view(-1, 1, 1, 1))
     conv.bias.copy_(shift)  # type: ignore[union-attr]
-    return conv.to(norm.weight)
+    return conv.to(scale.device, next(norm.buffers()).dtype)
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ import torch
 from mmengine.config import Config
 from pycocotools import mask as mask_codec
 from rich.progress import track
-from torch import nn
 
 from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.errors import UserError
@@ -139,7 +138,7 @@ def _common_parts(files: Iterable[Path]) -> tuple[str, ...]:
     return tuple(common)
 
 
-def _load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
+def _load_model(config: Config, checkpoint: str, device: str) -> Any:
     if config.default_scope == 'mmdet':
         from mmdet.apis import init_detector
 
@@ -153,7 +152,7 @@ def _load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
     return model
 
 
-def _visualizer(config: Config, model: nn.Module) -> Any:
+def _visualizer(config: Config, model: Any) -> Any:
     from mmengine.registry import VISUALIZERS
 
     # Without backends: the pictures are written by name, not into a run's folder.
@@ -162,7 +161,7 @@ def _visualizer(config: Config, model: nn.Module) -> Any:
     return visualizer
 
 
-def _infer(model: nn.Module, image: np.ndarray) -> Any:
+def _infer(model: Any, image: np.ndarray) -> Any:
     if model.cfg.default_scope == 'mmdet':
         from mmdet.apis import inference_detector
 

@@ -169,6 +169,8 @@ def test_bad_arguments(family, arch):
         family(arch=arch, drop_path_rate=1.0)
     with pytest.raises(ValueError, match='needs exactly the fields'):
         family(arch={'depths': (1, 1, 1, 1)})
+    with pytest.raises(ValueError, match='depths of a custom arch needs'):
+        family(arch={**family.arch_settings[arch], 'depths': (1,)})
 
 
 @pytest.mark.parametrize(('family', 'arch'), SMALLEST)
@@ -205,7 +207,9 @@ def test_drop_path(family, arch):
 @pytest.mark.parametrize(('family', 'arch'), VARIANTS)
 def test_layer_depth(family, arch):
     model = family(arch=arch)
-    depths = [model.get_layer_depth(f'backbone.{n}', 'backbone.') for n, _ in model.named_parameters()]
+    depths = [
+        model.get_layer_depth(f'backbone.{n}', 'backbone.') for n, _ in model.named_parameters()
+    ]
     num_layers = sum(len(stage.blocks) for stage in model.stages) + 2
     assert {count for _, count in depths} == {num_layers}
     assert {layer for layer, _ in depths} >= set(range(num_layers - 1))

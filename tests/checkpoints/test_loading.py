@@ -154,7 +154,9 @@ def test_counters_may_be_absent(official, reference):
 
 def test_half_precision_weights(official, reference):
     model = EdgeViT(arch='xxs').eval()
-    model.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in official.items()})
+    model.load_state_dict(
+        {k: v.half() if v.is_floating_point() else v for k, v in official.items()}
+    )
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert largest_deviation(model(x), reference(x)) < 0.02

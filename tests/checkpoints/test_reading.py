@@ -80,7 +80,8 @@ def test_allowances_end_with_the_call(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'content', [b'', b'<!DOCTYPE html><html></html>', b'PK\x03\x04' + bytes(100), b'\x80\x02}q'],
+    'content',
+    [b'', b'<!DOCTYPE html><html></html>', b'PK\x03\x04' + bytes(100), b'\x80\x02}q'],
     ids=['empty', 'web page', 'cut zip', 'cut pickle'],
 )
 def test_damaged_files(tmp_path, content):

@@ -1,0 +1,298 @@
+"""Put a wheel of mmcv with its compiled ops in the user's cache, and install it from there.
+
+As it comes, mmcv compiles 57 small dispatch files and 20 CPU kernels, and each of the 77 spends
+most of its time in torch's headers: 17 minutes on two cores. Four files that include 72 of them
+(see ``unite``) and the other five take a minute and a half; the ops give the same bits. If that
+fails, or if there are CUDA kernels to compile, mmcv is built as it comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NoReturn
+
+VERSION = '2.1.0'
+RECIPE = 1  # part of the cache key: raise it when the build below gives another wheel
+# -O1 is the fastest in use as well: nms takes a third of the time that it takes at -O2 or -O3
+# (gcc 12 makes data flow of a branch that is easily predicted), roi_align takes the same.
+# Without -DNDEBUG, pixel_group aborts the process: its assertion is wrong.
+CPU_FLAGS = '-g0 -O1 -DNDEBUG -w'
+# These kernels define macros or templates of the same names, differently.
+CLASHING = {'bezier_align', 'psamask', 'roi_align', 'roi_align_rotated', 'rotated_feature_align'}
+MEMORY_PER_JOB = 2.2e9  # measured: 2.1 GB for the larger of the two united files
+HOPELESS = ('No space left on device', 'Disk quota exceeded', 'Killed signal', 'Cannot allocate')
+PROBE = """
+import mmcv, torch
+from mmcv.ops import get_compiling_cuda_version, nms
+device = 'cuda' if {cuda} else 'cpu'
+assert mmcv.__version__ == {version!r}, f'mmcv {{mmcv.__version__}}'
+assert not {cuda} or get_compiling_cuda_version() != 'not available', 'no CUDA ops'
+nms(torch.tensor([[0.0, 0.0, 2.0, 2.0]]).to(device), torch.ones(1).to(device), 0.5)
+"""
+
+
+class BuildError(Exception):
+    """A failure that another way of building may still mend."""
+
+
+def stop(why: str, todo: str) -> NoReturn:
+    """End with the two lines that setup.sh shows."""
+    sys.exit(f'WHY: {why}\nTODO: {todo}')
+
+
+def say(text: str) -> None:
+    """Print at once: setup.sh follows the log."""
+    print(text, flush=True)
+
+
+def has_cuda() -> bool:
+    """Tell whether CUDA ops can be compiled and used here."""
+    home = os.environ.get('CUDA_HOME', '/usr/local/cuda')  # where torch looks as well
+    path = os.pathsep.join([f'{home}/bin', os.environ['PATH']])
+    if not (shutil.which('nvidia-smi') and shutil.which('nvcc', path=path)):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def cache_slots(rest: str) -> list[Path]:
+    """Return the cache directories of this Python and libc whose names end as asked."""
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    libc = ''.join(platform.libc_ver()) or platform.mac_ver()[0]
+    root = Path(base, 'lightvit_mm', 'wheels', f'mmcv-{VERSION}')
+    name = f'{sysconfig.get_config_var("SOABI")}-{libc}-{rest}'
+    return sorted(root.glob(name)) if '*' in rest else [root / name]
+
+
+def cache_slot() -> Path:
+    """Return the cache directory for this environment's torch and kind of ops."""
+    ops = 'cpu'
+    if has_cuda():
+        import torch
+
+        chips = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+        ops = f'cu{torch.version.cuda}-' + '-'.join(f'sm{a}{b}' for a, b in sorted(chips))
+    return cache_slots(f'torch{metadata.version("torch")}-{ops}-r{RECIPE}')[0]
+
+
+@contextlib.contextmanager
+def locked(slot: Path) -> Iterator[None]:
+    """Keep two clones from building the same wheel; the kernel drops the lock of a dead process."""
+    slot.mkdir(parents=True, exist_ok=True)
+    with open(slot / 'lock', 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say('waiting for another build of the same wheel')
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks: the rename at the end is atomic all the same
+        yield
+
+
+def check_wheel(wheel: Path) -> Path:
+    """Return the wheel; raise if it is cut short, has a flipped bit, or lacks the ops."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            bad, names = archive.testzip(), archive.namelist()
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        raise BuildError(f'{wheel.name}: {error}') from error
+    if bad or not any(name.startswith('mmcv/_ext.') for name in names):
+        raise BuildError(f'{wheel.name}: {bad or "mmcv/_ext"} is damaged or missing')
+    return wheel
+
+
+def check_compiler() -> None:
+    """Stop unless a C++17 program that includes Python.h compiles."""
+    compiler = shlex.split(os.environ.get('CXX', 'c++'))
+    python = f'python{sys.version_info.major}.{sys.version_info.minor}'
+    include = sysconfig.get_path('include')
+    if not shutil.which(compiler[0]):
+        stop(
+            f'no C++ compiler: {compiler[0]} is not on the PATH, and mmcv has to be compiled',
+            'install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; '
+            'macOS: xcode-select --install) or name it with CXX=..., and run this again',
+        )
+    if not Path(include, 'Python.h').exists():
+        stop(
+            f'the headers of {python} are missing: there is no {include}/Python.h',
+            f'install them (Debian, Ubuntu: apt install {python}-dev; Fedora: dnf install '
+            f'{python}-devel) or choose another Python with PYTHON=..., and run this again',
+        )
+    command = [*compiler, '-std=c++17', '-fsyntax-only', f'-I{include}', '-x', 'c++', '-']
+    source = '#include <Python.h>\n#include <string_view>\n'
+    tried = subprocess.run(command, input=source, capture_output=True, text=True)
+    if tried.returncode:
+        say(tried.stderr)
+        stop(
+            f'{shlex.join(compiler)} fails on a small C++17 program that includes Python.h',
+            'mend or update it (gcc 9 or clang 9 at least), or name another with CXX=...',
+        )
+
+
+def run(command: list[str], environment: dict[str, str]) -> None:
+    """Run a command, pass its output on line by line, and raise if it fails."""
+    say('+ ' + shlex.join(command))
+    pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
+    child = subprocess.Popen(command, env=environment, text=True, errors='replace', **pipes)
+    hopeless = ''
+    for line in child.stdout:
+        say(line.rstrip())
+        hopeless = next((text for text in HOPELESS if text in line), hopeless)
+    if child.wait():
+        if hopeless:  # no other way of building mends this
+            sys.exit(f'{hopeless} (exit status {child.returncode})')
+        raise BuildError(f'{shlex.join(command[1:4])} gave exit status {child.returncode}')
+
+
+def jobs() -> int:
+    """Return how many compilers may run at once: one a core, as far as the memory goes."""
+    affinity = getattr(os, 'sched_getaffinity', None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        lines = Path('/proc/meminfo').read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvail'))
+    except (OSError, StopIteration):
+        return cores
+    return max(1, min(cores, int(free / MEMORY_PER_JOB)))
+
+
+def unite(files: list[Path], name: str) -> None:
+    """Let two files include all of these, so that torch's headers are read only twice for them."""
+    middle = len(files) // 2 + 1
+    for number, part in enumerate((files[:middle], files[middle:])):
+        for file in part:
+            file.rename(file.with_suffix('.inc'))  # setup.py compiles whatever ends in .cpp
+        includes = ['<torch/extension.h>', *(f'"{file.stem}.inc"' for file in part)]
+        text = ''.join(f'#include {include}\n' for include in includes)
+        files[0].with_name(f'{name}_{number}.cpp').write_text(text)
+
+
+def build(folder: Path) -> Path:
+    """Download the source release into a folder and build its wheel there."""
+    cuda = has_cuda()
+    scripts = str(Path(sys.executable).parent)
+    flags = {
+        'MMCV_WITH_OPS': '1',
+        'FORCE_CUDA': str(int(cuda)),
+        'MAX_JOBS': os.environ.get('MAX_JOBS') or str(jobs()),
+        'PATH': os.pathsep.join([scripts, os.environ['PATH']]),
+        'PYTHONUNBUFFERED': '1',
+    }
+    if not cuda:  # or mmcv compiles CUDA kernels wherever torch sees a GPU
+        flags['CUDA_VISIBLE_DEVICES'] = ''
+    environment = os.environ | flags
+    options = ['--no-deps', '--no-build-isolation', '--progress-bar', 'off']
+    pip = [sys.executable, '-m', 'pip']
+    release = ['--no-binary', 'mmcv', '-d', str(folder), f'mmcv=={VERSION}']
+    try:
+        run([*pip, 'download', *options, *release], environment)
+    except BuildError as error:
+        sys.exit(f'cannot download the source release: {error}')
+    archive = folder / f'mmcv-{VERSION}.tar.gz'
+    wheel = [*pip, 'wheel', '-v', '--no-cache-dir', *options, '-w', str(folder)]
+    try:
+        if cuda or sys.platform != 'linux':
+            raise BuildError('the fast way is for CPU ops on Linux')
+        with tarfile.open(archive) as files:
+            files.extractall(folder)
+        source = folder / f'mmcv-{VERSION}'
+        ops = source / 'mmcv/ops/csrc/pytorch'
+        kernels = [file for file in ops.glob('cpu/*.cpp') if file.stem not in CLASHING]
+        unite(sorted(ops.glob('*.cpp')), 'united_dispatch')
+        unite(sorted(kernels), 'united_kernels')
+        own = f'{os.environ.get("CFLAGS", "")} {CPU_FLAGS}'
+        run([*wheel, str(source)], environment | {'CFLAGS': own.strip()})
+        return check_wheel(next(folder.glob('*.whl')))
+    except (BuildError, OSError, StopIteration, tarfile.TarError) as error:
+        say(f'{error}: building mmcv as it comes, which takes a quarter of an hour or more')
+    run([*wheel, str(archive)], environment)
+    return check_wheel(next(folder.glob('*.whl')))
+
+
+def make_wheel() -> Path:
+    """Return the wheel that the cache has, after building it where it has none."""
+    slot = cache_slot()
+    with locked(slot):
+        for wheel in slot.glob('*.whl'):
+            try:
+                return check_wheel(wheel)
+            except BuildError as error:
+                say(f'{error}: building it again')
+                wheel.unlink()
+        check_compiler()
+        for left in slot.glob('build-*'):  # by a build that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix='build-', dir=slot) as folder:
+            wheel = build(Path(folder))
+            with open(wheel, 'rb') as written:
+                os.fsync(written.fileno())
+            return wheel.replace(slot / wheel.name)
+
+
+def probe() -> str:
+    """Return why this environment's mmcv does not do, or nothing."""
+    script = PROBE.format(version=VERSION, cuda=has_cuda())
+    tried = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    return (tried.stderr.strip() or 'no message') if tried.returncode else ''
+
+
+def install() -> None:
+    """Install the wheel unless this environment's mmcv does; build a useless one once more."""
+    why = probe()
+    for _ in range(2 if why else 0):
+        wheel = make_wheel()
+        options = ['--no-deps', '--no-index', '--force-reinstall', str(wheel)]
+        run([sys.executable, '-m', 'pip', 'install', *options], dict(os.environ))
+        why = probe()
+        if not why:
+            return
+        say(why)
+        wheel.unlink()
+    if why:
+        stop(
+            f'mmcv was built and installed but does not run: {why.splitlines()[-1]}',
+            'see the log; a driver, CUDA toolkit or libc that changed is the common cause',
+        )
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'command',
+        choices=['check', 'wheel', 'install'],
+        help='check: is it cached, or can it be compiled; wheel: cache it; install: and use it',
+    )
+    command = parser.parse_args().command
+    try:
+        if command == 'install':
+            install()
+        elif command == 'wheel':
+            say(f'the cache has {make_wheel()}')
+        elif not any(next(slot.glob('*.whl'), None) for slot in cache_slots('torch*')):
+            check_compiler()
+    except BuildError as error:
+        stop(f'mmcv {VERSION} does not build: {error}', 'the first "error" in the log says why')
+    except PermissionError as error:
+        stop(str(error), 'make it writable, or keep the cache elsewhere with XDG_CACHE_HOME=...')
+
+
+if __name__ == '__main__':
+    main()
