@@ -44,11 +44,11 @@ TRAIN, VAL = 80, 20
 # changed `Difficulty` alone is in the manifest anyway), and take what
 # `python tests/data/test_shapes.py` prints.
 PINNED: dict[tuple[int, int], str] = {
-    (0, 0): '06a727b01f64b008b72bc7a9cb74f6b5a4f9e494a385d3b52f1f6d0d1eb4da06',
-    (0, 1): '5f2c9bc2214f4a9ed08c02791ecc60634ba89795d5b2e16726c96f120acbc0b3',
-    (1, 0): 'c824a8e5b110abb98ed21645a1eb8a569025983572f00571696e975ae29bdb25',
-    (0, 15): '5069e17c68423d8d68b846f85bcf37c30eb3a4465e0647bc90b242418f2e446f',
-    (0, 12): '7a8aa48a6bf7fc827835e5a407e6a4dc69a939ecdd7b37dfc6d9e06078b2cb20',
+    (0, 0): 'b172ab3a01ba6578d075c57ea99833a10a00526bd478686159d16d3eb42007cf',
+    (0, 1): '5525ef02ca750d09afa1a4b2a096f98a4f9eea44ffbd87885faeada092d49f0b',
+    (1, 0): '00ff9c669dcb357b012c814df8e948579b3745c3b99d9f00f5e549bcace43c36',
+    (0, 57): '4b73c2db00d3bf44f7b6e7c1f94b0548e02a2f5b84095fd318339e9cf913e590',
+    (0, 8): '11e8f276598220df7765f0b365374161ebea8e1220ce4a7fbecf0c3c5601936f',
 }
 
 
@@ -254,7 +254,7 @@ def test_occluders_do_punch_holes(scenes) -> None:
 
 def test_crowds_are_run_lengths_of_one_class() -> None:
     found = 0
-    for index in range(8):
+    for index in range(12):
         scene = draw_scene(0, 0, index, 128, Difficulty(crowd_percent=100))
         for annotation, instance in zip(
             coco_annotations(scene.instances, index, 1), scene.instances, strict=True
@@ -298,7 +298,7 @@ def test_mix_of_sizes_and_classes(made) -> None:
     sizes, classes = summary.train.per_size, summary.train.per_class
     total = sum(sizes.values())
     assert total == sum(classes.values())
-    for name, wanted in (('small', 0.35), ('medium', 0.45), ('large', 0.20)):
+    for name, wanted in (('small', 0.43), ('medium', 0.35), ('large', 0.22)):
         assert abs(sizes[name] / total - wanted) < 0.1
     assert all(abs(count / total - 0.25) < 0.1 for count in classes.values())
 
@@ -331,8 +331,8 @@ def test_size_limits_are_cocos() -> None:
 def test_scenes_vary(scenes) -> None:
     numbers = [len(scene.instances) for scene in scenes]
     assert 0 < numbers.count(0) <= 8
-    assert max(numbers) <= Difficulty().objects[1] + 1 and np.mean(numbers) > 3
-    assert numbers.count(1) <= 4
+    assert max(numbers) <= Difficulty().objects[1] + 1 and np.mean(numbers) > 2
+    assert numbers.count(1) <= len(numbers) / 4
     masks = [instance.mask for scene in scenes for instance in scene.instances]
     truncated = sum(m[0].any() or m[-1].any() or m[:, 0].any() or m[:, -1].any() for m in masks)
     assert 0.03 < truncated / len(masks) < 0.35
@@ -340,7 +340,7 @@ def test_scenes_vary(scenes) -> None:
 
 def test_colour_and_texture_do_not_tell_the_class() -> None:
     features, categories, outside = [], [], []
-    for index in range(170):
+    for index in range(240):
         scene = draw_scene(7, 0, index, 128, Difficulty(crowd_percent=0))
         image = scene.image.astype(np.float64)
         outside.append(image[scene.labels == 0].mean(axis=0))
@@ -383,7 +383,7 @@ def test_other_image_sizes(size: int) -> None:
     scenes = [draw_scene(0, 0, index, size) for index in range(4)]
     areas = [int(i.mask.sum()) for scene in scenes for i in scene.instances if not i.is_crowd]
     assert all(scene.image.shape == (size, size, 3) for scene in scenes)
-    assert len(areas) >= 4 and max(areas) <= 0.43 * size * size
+    assert len(areas) >= 4 and max(areas) <= (Difficulty().largest_percent + 1) / 100 * size**2
 
 
 def test_names_and_colours() -> None:
