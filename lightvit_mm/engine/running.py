@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size, is_distributed
+from mmengine.dist import barrier, get_world_size, is_distributed
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -100,6 +100,7 @@ def train(
         f'trained: checkpoint {find_latest_checkpoint(runner.work_dir)}, log {_log_file(runner)}',
         logger='current',
     )
+    _leave_process_group()
     return runner
 
 
@@ -157,6 +158,7 @@ def test(
         + (f', predictions {", ".join(kept)}' if kept else ''),
         logger='current',
     )
+    _leave_process_group()
     return metrics
 
 
@@ -166,8 +168,13 @@ def _adapt_to_cpu(config: Config) -> None:
         _replace_sync_bn(config.model)
     config.env_cfg.dist_cfg.backend = 'gloo'
     if config.launcher != 'none':
-        # mmengine would give the wrapper CUDA device numbers.
-        config.model_wrapper_cfg = {'type': 'MMDistributedDataParallel'}
+        # mmengine's own choice, but for the CUDA device numbers.
+        config.model_wrapper_cfg = {
+            'type': 'MMDistributedDataParallel',
+            'device_ids': None,
+            'broadcast_buffers': False,
+            'find_unused_parameters': config.get('find_unused_parameters', False),
+        }
 
 
 def _replace_sync_bn(value: Any) -> None:
@@ -186,6 +193,13 @@ def _runner(config: Config) -> Runner:
         # mmengine's own start of the process group sets a CUDA device first.
         torch.distributed.init_process_group(backend='gloo')
     return Runner.from_cfg(config)
+
+
+def _leave_process_group() -> None:
+    # A process that ends while another still talks to it makes gloo abort that one.
+    if is_distributed():
+        barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _log_file(runner: Runner) -> str:

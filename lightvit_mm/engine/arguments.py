@@ -1,0 +1,39 @@
+"""The command-line arguments that training and evaluation share."""
+
+import argparse
+import os
+
+from mmengine.config import Config, DictAction
+
+from lightvit_mm.engine.running import LAUNCHERS, load_config
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the config and what changes it."""
+    parser.add_argument('config', help='config file, e.g. configs/retinanet_edgevit_s_coco.py')
+    parser.add_argument('--work-dir', help='for what the run writes (work_dirs/<config name>)')
+    parser.add_argument('--data-root', help="another place of the config's data set")
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change the config, e.g. train_dataloader.batch_size=4',
+    )
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='of several processes'
+    )
+    # torch's old launcher passes it; the present one sets the variable.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """The config that arguments of `add_run_arguments` stand for."""
+    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
+    return load_config(
+        arguments.config,
+        arguments.cfg_options,
+        arguments.data_root,
+        arguments.work_dir,
+        arguments.launcher,
+    )
