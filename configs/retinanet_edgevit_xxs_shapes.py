@@ -1,5 +1,5 @@
 # What tools/quickstart.sh trains: a RetinaNet with a narrow head, from random weights, on the data
-# set of tools/make_shapes.py, within five minutes of two CPU cores. Tuned for that; no publication.
+# set of tools/make_shapes.py, within four minutes of two CPU cores. Tuned for that; no publication.
 _base_ = ['./_base_/retinanet.py', './_base_/shapes_detection.py', './_base_/runtime_det.py']
 model = dict(
     backbone=dict(type='EdgeViT', arch='xxs'),
@@ -14,7 +14,7 @@ model = dict(
         loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=2.0)),
     train_cfg=dict(assigner=dict(pos_iou_thr=0.4, neg_iou_thr=0.3)))
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=5, val_interval=5)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -24,8 +24,8 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(
-        type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=5,
+        type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=4,
         convert_to_iter_based=True),
 ]
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=5))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=4))
 randomness = dict(seed=0)

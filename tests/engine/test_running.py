@@ -16,6 +16,8 @@ from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 DETECTOR = 'configs/retinanet_edgevit_xxs_shapes.py'
 SHORT = [
     # Two epochs leave no score above the usual threshold, and so nothing to evaluate.
