@@ -1,5 +1,5 @@
 # What tools/quickstart.sh trains: a RetinaNet with a narrow head, from random weights, on the data
-# set of tools/make_shapes.py, within four minutes of two CPU cores. Tuned for that; no publication.
+# set of tools/make_shapes.py, within five minutes of two CPU cores. Tuned for that; no publication.
 _base_ = ['./_base_/retinanet.py', './_base_/shapes_detection.py', './_base_/runtime_det.py']
 model = dict(
     backbone=dict(type='EdgeViT', arch='xxs'),
@@ -19,7 +19,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

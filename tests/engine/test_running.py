@@ -2,9 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import mmcv
 import pytest
@@ -273,18 +270,3 @@ def test_segmentation_from_training_to_pictures(shapes, tmp_path):
             image['height'],
             image['width'],
         )
-
-
-def test_two_processes(shapes, tmp_path):
-    options = [o for o in SHORT if not o.startswith('train_cfg.')]
-    environment = {**os.environ, 'PORT': str(29500 + os.getpid() % 1000)}
-    environment['PATH'] = f'{Path(sys.executable).parent}:{environment["PATH"]}'
-    done = subprocess.run(
-        ['bash', 'tools/dist_train.sh', DETECTOR, '2', '--data-root', str(shapes),
-         '--work-dir', str(tmp_path), '--cfg-options', *options, 'train_dataloader.batch_size=2',
-         'train_cfg.max_epochs=1', 'train_cfg.val_interval=1'],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert '[2/2]' in done.stdout + done.stderr, 'the images are not shared out'
-    assert (tmp_path / 'epoch_1.pth').is_file()
