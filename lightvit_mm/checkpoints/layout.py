@@ -17,6 +17,7 @@ import torch
 from lightvit_mm.errors import UserError
 
 Tensors = dict[str, torch.Tensor]
+Convert = Callable[[Tensors, Mapping[str, torch.Tensor]], Tensors]
 
 # What training loops, data-parallel wrappers and detectors put before the names of a backbone.
 WRAPPER_PREFIXES = (
@@ -44,13 +45,15 @@ class Layout:
         name: what messages call it, e.g. ``'official'``.
         renames: regular expressions and replacements, applied to each name in this order.
         dropped: matches (from the start) the names that no backbone has, such as the classifier.
-        convert: changes values once the names are ours, where a release stores them otherwise.
+        convert: given the renamed tensors and the state dict to be filled, the tensors as ours,
+            where a release stores something otherwise. It must leave alone what it does not
+            know, since it is tried on files of any origin.
     """
 
     name: str
     renames: tuple[tuple[str, str], ...] = ()
     dropped: str = r'(?!)'
-    convert: Callable[[Tensors], Tensors] | None = None
+    convert: Convert | None = None
 
     def rename(self, key: str) -> str:
         """Our name of ``key``."""
@@ -73,6 +76,10 @@ class Match:
     left_out: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+
+    def origin(self, name: str) -> str:
+        """The name in the file of what is called ``name`` here."""
+        return self.origins.get(name, name)
 
     @property
     def fits_at_all(self) -> bool:
@@ -131,6 +138,8 @@ def find_match(
                 else:
                     match.tensors[name] = weights[key]
                     match.origins[name] = key
+            if layout.convert:
+                match.tensors = layout.convert(match.tensors, expected)
             match.missing = [k for k in expected if k not in match.tensors and not _counter(k)]
             match.unexpected = [k for k in match.tensors if k not in expected]
             matches.append(match)
@@ -150,16 +159,14 @@ def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: 
         WeightsError: a tensor is missing, unexpected, of another shape, or not a tensor.
     """
     tensors = match.tensors
-    if match.complete and match.layout.convert:
-        tensors = match.layout.convert(tensors)
     misfits = [
-        f'{match.origins[name]}: {_form(tensors[name])} in the file, {_form(expected[name])} here'
+        f'{match.origin(name)}: {_form(tensors[name])} in the file, {_form(expected[name])} here'
         for name in expected
         if name in tensors and _form(tensors[name]) != _form(expected[name])
     ]
     problems = [
         _listed('missing', match.missing),
-        _listed('unexpected', [match.origins[name] for name in match.unexpected]),
+        _listed('unexpected', [match.origin(name) for name in match.unexpected]),
         _listed('of another shape', misfits),
     ]
     if any(problems):
