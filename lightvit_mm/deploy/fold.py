@@ -55,6 +55,28 @@ def fold_norm_into_next_pointwise(norm: nn.Module, conv: nn.Conv2d) -> None:
 
 
 @torch.no_grad()
+def fuse_conv_and_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """The one convolution, with a bias, that equals ``norm(conv(x))`` in eval mode."""
+    scale, shift = batch_norm_affine(norm)
+    if conv.bias is not None:
+        shift = shift + scale * conv.bias.double()
+    fused = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+    ).to(memory_format=torch.channels_last)
+    fused.weight.copy_(conv.weight.double() * scale[:, None, None, None])
+    fused.bias.copy_(shift)  # type: ignore[union-attr]
+    return fused
+
+
+@torch.no_grad()
 def norm_to_depthwise(norm: nn.Module) -> nn.Conv2d:
     """The 1x1 depthwise convolution that equals a BatchNorm which has no neighbour to go into."""
     scale, shift = batch_norm_affine(norm)

@@ -9,6 +9,7 @@ from lightvit_mm.deploy.fold import (
     add_identity_to_depthwise,
     batch_norm_affine,
     fold_norm_into_next_pointwise,
+    fuse_conv_and_norm,
     norm_to_depthwise,
 )
 
@@ -22,6 +23,18 @@ def test_norm_into_pointwise():
         expected = model(x)
         fold_norm_into_next_pointwise(norm, conv)
         torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('groups', [1, 3])
+def test_conv_and_norm(groups, bias):
+    conv = nn.Conv2d(6, 9, 3, stride=2, padding=1, groups=groups, bias=bias)
+    model = nn.Sequential(conv, nn.BatchNorm2d(9)).eval()
+    randomise_norms(model)
+    x = torch.randn(2, 6, 5, 7)
+    with torch.no_grad():
+        fused = fuse_conv_and_norm(*model)
+        torch.testing.assert_close(fused(x), model(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('affine', [True, False])

@@ -1,0 +1,51 @@
+"""A convolution followed by a BatchNorm, which deploy form makes one convolution."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmcv.cnn import build_norm_layer
+from torch import nn
+
+from lightvit_mm.deploy.fold import fuse_conv_and_norm
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then a norm: (N, C, H, W) to (N, C', ceil(H / s), ceil(W / s)).
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        kernel_size: odd; zeros are padded so that stride 1 keeps the size.
+        stride: s.
+        groups: as torch's.
+        norm_cfg: mmcv's config of the norm.
+        norm_weight: what the norm's weight starts with; 0 makes a residual branch start silent.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        norm_cfg: Mapping[str, Any],
+        norm_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, 1, groups, bias=False
+        )
+        self.norm = build_norm_layer(norm_cfg, out_channels)[1]
+        nn.init.constant_(self.norm.weight, norm_weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve and normalise."""
+        return self.norm(self.conv(x))
+
+    def fold(self) -> None:
+        """Put the norm into the convolution, which gets a bias."""
+        self.conv = fuse_conv_and_norm(self.conv, self.norm)
+        self.norm = nn.Identity()
