@@ -70,9 +70,11 @@ def fuse_conv_and_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
         conv.groups,
         device=conv.weight.device,
         dtype=conv.weight.dtype,
-    ).to(memory_format=torch.channels_last)
+    )
+    fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fused.weight.copy_(conv.weight.double() * scale[:, None, None, None])
-    fused.bias.copy_(shift)  # type: ignore[union-attr]
+    assert fused.bias is not None
+    fused.bias.copy_(shift)
     return fused
 
 
