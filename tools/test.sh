@@ -6,6 +6,16 @@ set -euo pipefail
 . "$(dirname "$0")/setup.sh"
 set_up
 
+# The tests compare with timm, which needs a torchvision. PyPI's does not load beside a CPU torch and
+# then breaks mmdet, so both go into a folder of their own, which tests/timm_reference.py knows.
+TIMM='timm==1.0.31 torchvision==0.28.0'
+if [ "$(cat "$ENV/timm/installed" 2>/dev/null)" != "$TIMM" ]; then
+  rm -rf "$ENV/timm"
+  # shellcheck disable=SC2086
+  step 'installing timm for the tests' timm pip_install --no-deps --target "$ENV/timm" $TIMM
+  echo "$TIMM" >"$ENV/timm/installed"
+fi
+
 failed=''
 check() { # NAME COMMAND...: runs all of them, so that one call shows everything that is wrong
   local name=$1

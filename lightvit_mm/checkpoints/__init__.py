@@ -1,8 +1,12 @@
 """Reading published weights: safe files, every key layout, nothing left out in silence."""
 
+from mmengine.runner import CheckpointLoader
+
 from lightvit_mm.checkpoints.layout import Layout, WeightsError
 from lightvit_mm.checkpoints.reading import CheckpointError, read_checkpoint, register_loaders
+from lightvit_mm.checkpoints.timm_weights import SCHEME, load_timm_weights
 
 __all__ = ['CheckpointError', 'Layout', 'WeightsError', 'read_checkpoint', 'register_loaders']
 
 register_loaders()
+CheckpointLoader.register_scheme(SCHEME, load_timm_weights, force=True)
