@@ -2,7 +2,7 @@
 
 Mehta and Rastegari, "MobileViT: Light-weight, General-purpose, and Mobile-friendly Vision
 Transformer", ICLR 2022, https://arxiv.org/abs/2110.02178. Numbers equal those of the authors'
-code, apple/ml-cvnets at 7771756, of timm and of mmpretrain, at any size.
+code, apple/ml-cvnets at 7771756, at any size, and those of timm and mmpretrain.
 
 What differs from that code: the 1x1 expansion in front of the classifier is an option; the two 1x1
 convolutions around the transformers run on unfolded maps, which is the same per pixel and moves
