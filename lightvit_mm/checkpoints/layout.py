@@ -28,6 +28,7 @@ WRAPPER_PREFIXES = (
     'model.backbone.',
     'module.backbone.',
     'module.model.',
+    'encoder.',
 )
 # Under which a training script keeps the weights in its file, in order of preference.
 WRAPPER_KEYS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')

@@ -1,0 +1,365 @@
+"""MobileViT (version 1).
+
+Mehta and Rastegari, "MobileViT: Light-weight, General-purpose, and Mobile-friendly Vision
+Transformer", ICLR 2022, https://arxiv.org/abs/2110.02178. Numbers equal those of the authors'
+code, apple/ml-cvnets at 7771756, at any size, and those of timm and mmpretrain.
+
+What differs from that code: the 1x1 expansion in front of the classifier is an option; the two 1x1
+convolutions around the transformers run on unfolded maps, which is the same per pixel and moves
+fewer channels; attention makes no score matrix; stochastic depth; deploy form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmcv.cnn.bricks import DropPath
+from torch import nn
+from torch.nn import functional as F
+
+from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
+from lightvit_mm.checkpoints.mobilevit import LAYOUTS
+from lightvit_mm.layers import ConvNorm
+from lightvit_mm.registry import MODELS
+
+__all__ = ['MobileViT']
+
+
+class ConvNormSiLU(ConvNorm):
+    """Convolution, norm and SiLU; shapes as `ConvNorm`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve, normalise, activate."""
+        return self.activate(super().forward(x))
+
+    def activate(self, x: torch.Tensor) -> torch.Tensor:
+        """SiLU, in place where no gradient is expected to need the input once more."""
+        return F.silu(x, inplace=not self.training)
+
+
+class MV2Block(nn.Module):
+    """Inverted residual of MobileNetV2, (N, C, H, W) to (N, C', ceil(H / s), ceil(W / s)).
+
+    With a residual connection where input and output have the same shape.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        expand_ratio: int,
+        norm_cfg: Mapping[str, Any],
+        stride: int = 1,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden = expand_ratio * in_channels
+        self.expand = ConvNormSiLU(in_channels, hidden, norm_cfg=norm_cfg)
+        self.depthwise = ConvNormSiLU(hidden, hidden, 3, stride, hidden, norm_cfg=norm_cfg)
+        self.reduce = ConvNorm(hidden, out_channels, norm_cfg=norm_cfg)
+        self.residual = stride == 1 and in_channels == out_channels
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Expand, filter, reduce."""
+        out = self.reduce(self.depthwise(self.expand(x)))
+        return x + self.drop_path(out) if self.residual else out
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention within each sequence of (N, sequences, tokens, C), shape kept."""
+
+    def __init__(self, embed_dims: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = embed_dims // num_heads
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Attend."""
+        batch, sequences, length, _ = tokens.shape
+        qkv = self.qkv(tokens).reshape(batch * sequences, length, 3, self.num_heads, self.head_dim)
+        # CUDA's float32 kernels that make no score matrix want heads of a multiple of 4; zeros
+        # change no product. Only one stage of xs, with heads of 30, needs them.
+        qkv = F.pad(qkv, (0, padding)) if (padding := -self.head_dim % 4) else qkv
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (N sequences, heads, tokens, dim)
+        out = F.scaled_dot_product_attention(query, key, value, scale=self.head_dim**-0.5)
+        out = out[..., : self.head_dim].transpose(1, 2)
+        return self.proj(out.reshape(tokens.shape))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with SiLU between, on (..., C)."""
+
+    def __init__(self, embed_dims: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dims, mlp_ratio * embed_dims)
+        self.fc2 = nn.Linear(mlp_ratio * embed_dims, embed_dims)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Expand, activate, reduce."""
+        return self.fc2(F.silu(self.fc1(x), inplace=not self.training))
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm transformer layer on (N, sequences, tokens, C), shape kept."""
+
+    def __init__(
+        self, embed_dims: int, num_heads: int, mlp_ratio: int, drop_rate: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.attn = SelfAttention(embed_dims, num_heads)
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.mlp = Mlp(embed_dims, mlp_ratio)
+        self.dropout = nn.Dropout(drop_rate)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Attention, MLP."""
+        tokens = tokens + self.drop_path(self.dropout(self.attn(self.norm1(tokens))))
+        return tokens + self.drop_path(self.dropout(self.mlp(self.norm2(tokens))))
+
+
+class MobileViTBlock(nn.Module):
+    """Local representations, transformers as convolutions, fusion (paper, figure 1b).
+
+    (N, C, H, W) to the same shape. Pixels at the same place of all p x p patches make one of p x p
+    sequences, each of which the transformers see on its own. A map whose sides p does not divide
+    is enlarged for them and reduced again behind them, both bilinearly.
+
+    Args:
+        channels: C.
+        embed_dims: width of the transformers.
+        depth: number of transformer layers.
+        num_heads, mlp_ratio: of each layer.
+        patch_size: p.
+        norm_cfg: config of the norms behind convolutions.
+        drop_rate: dropout at the end of both branches of each layer.
+        drop_path: stochastic depth of both branches of each layer, by image.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        embed_dims: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: int,
+        patch_size: int,
+        norm_cfg: Mapping[str, Any],
+        drop_rate: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.conv_kxk = ConvNormSiLU(channels, channels, 3, norm_cfg=norm_cfg)
+        self.conv_1x1 = nn.Conv2d(channels, embed_dims, 1, bias=False)
+        self.transformer = nn.Sequential(
+            *(
+                TransformerLayer(embed_dims, num_heads, mlp_ratio, drop_rate, drop_path)
+                for _ in range(depth)
+            )
+        )
+        self.norm = nn.LayerNorm(embed_dims)
+        self.conv_proj = ConvNormSiLU(embed_dims, channels, norm_cfg=norm_cfg)
+        self.conv_fusion = ConvNormSiLU(2 * channels, channels, 3, norm_cfg=norm_cfg)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Look near, look far, fuse both with the input."""
+        height, width = x.shape[-2:]
+        full = (height + -height % self.patch_size, width + -width % self.patch_size)
+        # A 1x1 convolution without activation commutes with resizing and unfolding, so both are
+        # done on the side of it that has fewer channels.
+        unfolded = unfold(resize(self.conv_kxk(x), full), self.patch_size)
+        tokens = self.conv_1x1(unfolded).permute(0, 2, 3, 1)
+        tokens = self.norm(self.transformer(tokens))
+        unfolded = self.conv_proj.conv(tokens.permute(0, 3, 1, 2))
+        out = resize(fold(unfolded, full, self.patch_size), (height, width))
+        # The norm takes its statistics behind the resizing, as in the paper's order.
+        out = self.conv_proj.activate(self.conv_proj.norm(out))
+        return self.conv_fusion(torch.cat((x, out), dim=1))
+
+
+def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bring (N, C, H, W) to another size bilinearly, if it is another one."""
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size, mode='bilinear', align_corners=False)
+
+
+def unfold(x: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """Gather what patches have in the same place: (N, C, p h, p w) to (N, C, p p, h w).
+
+    Both in channels_last memory, as in `fold`; this is the one copy on the way in.
+    """
+    batch, channels, height, width = x.shape
+    rows, columns = height // patch_size, width // patch_size
+    cells = x.permute(0, 2, 3, 1).reshape(batch, rows, patch_size, columns, patch_size, channels)
+    tokens = cells.permute(0, 2, 4, 1, 3, 5).reshape(
+        batch, patch_size * patch_size, rows * columns, channels
+    )
+    return tokens.permute(0, 3, 1, 2)
+
+
+def fold(x: torch.Tensor, size: tuple[int, int], patch_size: int) -> torch.Tensor:
+    """Undo `unfold`: (N, C, p p, h w) to (N, C, p h, p w), the latter being ``size``."""
+    batch, channels = x.shape[:2]
+    rows, columns = size[0] // patch_size, size[1] // patch_size
+    cells = x.permute(0, 2, 3, 1).reshape(batch, patch_size, patch_size, rows, columns, channels)
+    pixels = cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, *size, channels)
+    return pixels.permute(0, 3, 1, 2)
+
+
+@MODELS.register_module()
+class MobileViT(PyramidBackbone):
+    """MobileViT as a pyramid with strides 4, 8, 16, 32.
+
+    The published weights want images as **BGR scaled to [0, 1], without mean and std**:
+    ``DetDataPreprocessor(mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=False)``. On the usual
+    ImageNet-normalised RGB they lose accuracy, and nothing says so.
+
+    Sizes that 64 divides need no resizing in any stage; others work and cost a little accuracy.
+
+    Args:
+        arch: ``'xxs'``, ``'xs'``, ``'s'``, or a dict of ``stem_dims`` (channels behind the first
+            block), ``embed_dims`` and ``depths`` (each four numbers: channels of a level, and the
+            blocks behind its downsampling, inverted residuals in the first stage and MobileViT
+            blocks in the others), ``transformer_dims`` (three numbers, one for each stage with
+            MobileViT blocks) and ``expand_ratio`` (of the inverted residuals).
+        expand_last: pass the last level through the 1x1 convolution that the classifier has in
+            front of its pooling, to 320, 384 or 640 channels. timm and mmpretrain always do; the
+            authors' detection and segmentation code does not, and it is not done here unless
+            asked for. The weights of an expansion that is not built are left out.
+        drop_rate: dropout in the transformers. The authors train their classifiers with 0.1, the
+            xxs with 0.05.
+        drop_path_rate: stochastic depth, which the paper does not have: of the inverted residuals
+            with a residual connection and of both branches of the transformer layers, those of
+            one MobileViT block sharing a rate.
+        out_indices, frozen_stages, norm_eval, norm_cfg, with_cp, deploy, init_cfg: see
+            `PyramidBackbone`, also for the shapes and the errors.
+    """
+
+    arch_settings = {
+        'xxs': {
+            'stem_dims': 16,
+            'embed_dims': (24, 48, 64, 80),
+            'depths': (2, 1, 1, 1),
+            'transformer_dims': (64, 80, 96),
+            'expand_ratio': 2,
+        },
+        'xs': {
+            'stem_dims': 32,
+            'embed_dims': (48, 64, 80, 96),
+            'depths': (2, 1, 1, 1),
+            'transformer_dims': (96, 120, 144),
+            'expand_ratio': 4,
+        },
+        's': {
+            'stem_dims': 32,
+            'embed_dims': (64, 96, 128, 160),
+            'depths': (2, 1, 1, 1),
+            'transformer_dims': (144, 192, 240),
+            'expand_ratio': 4,
+        },
+    }
+    level_strides = (4, 8, 16, 32)
+    layouts = LAYOUTS
+    first_dims = 16
+    transformer_depths = (2, 4, 3)
+    num_heads = 4
+    mlp_ratio = 2
+    patch_size = 2
+    last_expand_ratio = 4
+
+    def __init__(
+        self,
+        arch: Arch,
+        out_indices: Sequence[int] | None = None,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: Mapping[str, Any] | None = None,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        deploy: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+        expand_last: bool = False,
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__(
+            arch,
+            out_indices,
+            frozen_stages,
+            norm_eval,
+            norm_cfg,
+            drop_path_rate,
+            with_cp,
+            deploy,
+            init_cfg,
+        )
+        self.drop_rate = drop_rate
+        stem_dims, embed_dims = self.arch['stem_dims'], self.arch['embed_dims']
+        self.stem = nn.Sequential(
+            ConvNormSiLU(3, self.first_dims, 3, stride=2, norm_cfg=self.norm_cfg),
+            self._mv2_block(self.first_dims, stem_dims),
+        )
+        self.stages = nn.ModuleList(
+            Stage(
+                (self._block(i, rate) for rate in self.drop_path_rates()[i]),
+                downsample=self._mv2_block(
+                    embed_dims[i - 1] if i else stem_dims, embed_dims[i], stride=2
+                ),
+                with_cp=with_cp,
+            )
+            for i in range(self.num_stages)
+        )
+        last_level = len(self.level_strides) - 1
+        if expand_last and last_level in self.out_indices:
+            expanded = self.last_expand_ratio * embed_dims[-1]
+            self.conv_1x1_exp = ConvNormSiLU(embed_dims[-1], expanded, norm_cfg=self.norm_cfg)
+            self.out_channels = (*self.out_channels[:-1], expanded)
+        self.apply(_init_weights)
+        self.finish_init()
+
+    def optional_parts(self) -> tuple[str, ...]:
+        """The 1x1 expansion, where it was not asked for."""
+        return () if hasattr(self, 'conv_1x1_exp') else ('conv_1x1_exp.',)
+
+    def forward_output(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """The last level through the 1x1 expansion if there is one, the others as they are."""
+        is_last = index == len(self.level_strides) - 1
+        return self.conv_1x1_exp(x) if is_last and hasattr(self, 'conv_1x1_exp') else x
+
+    def _mv2_block(
+        self, in_channels: int, out_channels: int, stride: int = 1, drop_path: float = 0.0
+    ) -> MV2Block:
+        ratio = self.arch['expand_ratio']
+        return MV2Block(in_channels, out_channels, ratio, self.norm_cfg, stride, drop_path)
+
+    def _block(self, stage: int, drop_path: float) -> nn.Module:
+        channels = self.arch['embed_dims'][stage]
+        if stage == 0:
+            return self._mv2_block(channels, channels, drop_path=drop_path)
+        return MobileViTBlock(
+            channels,
+            self.arch['transformer_dims'][stage - 1],
+            depth=self.transformer_depths[stage - 1],
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            patch_size=self.patch_size,
+            norm_cfg=self.norm_cfg,
+            drop_rate=self.drop_rate,
+            drop_path=drop_path,
+        )
+
+
+def _init_weights(module: nn.Module) -> None:
+    """The authors' choice (their ``mobilevit.yaml``)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode='fan_out')
+    elif isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
