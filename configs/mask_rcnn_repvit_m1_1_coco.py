@@ -1,0 +1,9 @@
+# Published: box AP 39.8, mask AP 37.2 (RepViT's detection/README.md). Recipe: its
+# detection/configs.
+_base_ = './_base_/mask_rcnn_repvit.py'
+checkpoint = (
+    'https://github.com/THU-MIG/RepViT/releases/download/v1.0/'
+    'repvit_m1_1_distill_300e.pth')
+model = dict(
+    backbone=dict(arch='m1_1', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    neck=dict(in_channels=[64, 128, 256, 512]))

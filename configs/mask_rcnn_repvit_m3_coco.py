@@ -1,0 +1,7 @@
+# Published: box AP 41.1, mask AP 38.3 (RepViT's first README, v1 names). Recipe: its
+# detection/configs. The authors' files of this first version are gone; timm keeps the weights.
+_base_ = './_base_/mask_rcnn_repvit.py'
+checkpoint = 'timm://repvit_m3.dist_in1k'
+model = dict(
+    backbone=dict(arch='m3', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    neck=dict(in_channels=[64, 128, 256, 512]))

@@ -1,0 +1,6 @@
+# No published figure; recipe of RepViT's Mask R-CNN. No weights were released: it starts from
+# random ones.
+_base_ = './_base_/mask_rcnn_shuffle_swin.py'
+model = dict(
+    backbone=dict(arch='tiny', drop_path_rate=0.05),
+    neck=dict(in_channels=[192, 384, 768, 1536]))

@@ -1,0 +1,8 @@
+# Published: mIoU 46.1 (RepViT's segmentation/README.md). Recipe: its segmentation/configs.
+_base_ = './_base_/semantic_fpn_repvit.py'
+checkpoint = (
+    'https://github.com/THU-MIG/RepViT/releases/download/v1.0/'
+    'repvit_m2_3_distill_450e.pth')
+model = dict(
+    backbone=dict(arch='m2_3', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    neck=dict(in_channels=[80, 160, 320, 640]))

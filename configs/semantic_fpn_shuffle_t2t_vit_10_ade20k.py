@@ -1,0 +1,4 @@
+# No published figure; recipe of RepViT's Semantic FPN. No weights were released: it starts from
+# random ones.
+_base_ = './_base_/semantic_fpn_shuffle_t2t_vit.py'
+model = dict(backbone=dict(arch='10'), neck=dict(in_channels=[512, 512, 512, 512]))

@@ -1,0 +1,9 @@
+# No published figure; recipe of RepViT's Semantic FPN.
+_base_ = './_base_/upernet_mobilevit.py'
+checkpoint = (
+    'https://docs-assets.developer.apple.com/ml-research/models/'
+    'cvnets/classification/mobilevit_s.pt')
+model = dict(
+    backbone=dict(arch='s', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    decode_head=dict(in_channels=[64, 96, 128, 160]),
+    auxiliary_head=dict(in_channels=128))

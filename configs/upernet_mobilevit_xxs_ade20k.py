@@ -1,0 +1,9 @@
+# No published figure; recipe of RepViT's Semantic FPN.
+_base_ = './_base_/upernet_mobilevit.py'
+checkpoint = (
+    'https://docs-assets.developer.apple.com/ml-research/models/'
+    'cvnets/classification/mobilevit_xxs.pt')
+model = dict(
+    backbone=dict(arch='xxs', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    decode_head=dict(in_channels=[24, 48, 64, 80]),
+    auxiliary_head=dict(in_channels=64))

@@ -1,0 +1,8 @@
+# No published figure; recipe of RepViT's Semantic FPN. The authors' files of this first version
+# are gone; timm keeps the weights.
+_base_ = './_base_/upernet_repvit.py'
+checkpoint = 'timm://repvit_m1.dist_in1k'
+model = dict(
+    backbone=dict(arch='m1', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    decode_head=dict(in_channels=[48, 96, 192, 384]),
+    auxiliary_head=dict(in_channels=192))

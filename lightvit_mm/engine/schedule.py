@@ -1,0 +1,66 @@
+"""The learning rates that a config really leads to."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import ParamSchedulerHook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
+
+
+def build_runner(config: Config, iterations_per_epoch: int) -> Runner:
+    """A runner of ``config`` ready to train, on data of no content.
+
+    Its model, optimizer and schedulers are built as for training; nothing is loaded or run.
+
+    Args:
+        config: as `load_config` gives it.
+        iterations_per_epoch: length of the data loader.
+    """
+    config = config.copy()
+    with tempfile.TemporaryDirectory() as work_dir:
+        config.work_dir = work_dir
+        config.log_level = 'ERROR'
+        config.experiment_name = f'schedule of {id(config)}'
+        config.visualizer = {'type': 'Visualizer', 'vis_backends': None}
+        for part in ('val_cfg', 'val_dataloader', 'val_evaluator'):
+            config[part] = None
+        for part in ('test_cfg', 'test_dataloader', 'test_evaluator'):
+            config[part] = None
+        runner = Runner.from_cfg(config)
+        content: Any = range(iterations_per_epoch)
+        runner._train_dataloader = DataLoader(content)
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+    return runner
+
+
+def learning_rates(runner: Runner, at: Iterable[int]) -> dict[int, float]:
+    """The learning rate with which each of the iterations ``at`` (counted from 0) steps.
+
+    The runner's schedulers go forward to the last of them.
+    """
+    wanted = sorted(set(at))
+    hook = ParamSchedulerHook()
+    epoch_length = len(runner.train_dataloader)
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    rates: dict[int, float] = {}
+    for iteration in range(wanted[-1] + 1):
+        if iteration in wanted:
+            rates[iteration] = _rate(runner)
+        hook.after_train_iter(runner, iteration)
+        if by_epoch and (iteration + 1) % epoch_length == 0:
+            hook.after_train_epoch(runner)
+    return rates
+
+
+def _rate(runner: Runner) -> float:
+    rates: set[Any] = set(runner.optim_wrapper.get_lr()['lr'])
+    if len(rates) != 1:
+        raise ValueError(f'the parameter groups have several learning rates: {sorted(rates)}')
+    return float(rates.pop())

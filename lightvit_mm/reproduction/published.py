@@ -1,0 +1,109 @@
+"""The published results and what they ask for, out of ``configs/published.yml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightvit_mm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a published result was trained; ``batch`` is the total over all processes.
+
+    Detection counts ``epochs`` and drops the rate at ``steps``; segmentation counts
+    ``iterations`` and decays polynomially. ``decay_mult`` scales the weight decay of the
+    parameters whose names contain the key.
+    """
+
+    source: str
+    optimizer: str
+    lr: float
+    weight_decay: float
+    batch: int
+    norm_eval: bool
+    decay_mult: dict[str, float] = field(default_factory=dict)
+    epochs: int | None = None
+    steps: list[int] = field(default_factory=list)
+    warmup_iterations: int = 0
+    warmup_start: float = 1.0
+    iterations: int | None = None
+    poly_power: float | None = None
+    poly_min_lr: float | None = None
+
+    def learning_rate(self, iteration: int, iterations_per_epoch: int) -> float:
+        """The rate of step ``iteration``, counted from 0, as mmcv 1.x computed it."""
+        if self.iterations:
+            assert self.poly_power is not None and self.poly_min_lr is not None
+            left = (1 - iteration / self.iterations) ** self.poly_power
+            return self.poly_min_lr + (self.lr - self.poly_min_lr) * left
+        rate = self.lr * 0.1 ** sum(iteration >= s * iterations_per_epoch for s in self.steps)
+        if iteration < self.warmup_iterations:
+            done = iteration / self.warmup_iterations
+            rate *= self.warmup_start + (1 - self.warmup_start) * done
+        return rate
+
+
+@dataclass(frozen=True)
+class Row:
+    """One published result and the config that is to give it.
+
+    Attributes:
+        config: name of the config, without ``.py``.
+        published: metric to value, in percent.
+        source: where the figures stand.
+        confidence: ``'read'`` or ``'recalled'``.
+        recipe: how it was trained.
+        init: what the name of the backbone's pretrained weights ends with; None if there are none.
+        parameters_M: ``published`` and ``computed``, as far as they are known, in millions.
+        gmacs: ``published`` at ``input`` (height, width).
+        third_party: whether others than the model's authors published it.
+        obstacle: why the row can't be run as it stands.
+        explained: for each part of the check that differs from what is published, why.
+        notes: what else a reader should know.
+        curves: loss, lr and metrics by iteration, where a log was released.
+    """
+
+    config: str
+    published: dict[str, float]
+    source: str
+    confidence: str
+    recipe: Recipe
+    init: str | None
+    parameters_M: dict[str, float] = field(default_factory=dict)
+    gmacs: dict[str, Any] = field(default_factory=dict)
+    third_party: bool = False
+    obstacle: str | None = None
+    explained: dict[str, str] = field(default_factory=dict)
+    notes: str | None = None
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+
+
+def read_published(path: str | Path, pattern: str = '*') -> list[Row]:
+    """The rows of ``path`` whose config matches the shell-style ``pattern``.
+
+    Raises:
+        UserError: no row matches.
+    """
+    content = yaml.safe_load(Path(path).read_text())
+    recipes = {name: Recipe(**fields) for name, fields in content['recipes'].items()}
+    rows = [
+        Row(
+            **{
+                **fields,
+                'recipe': recipes[fields['recipe']],
+                'curves': content['curves'].get(fields['config'], {}),
+            }
+        )
+        for fields in content['rows']
+        if fnmatch(fields['config'], pattern)
+    ]
+    if not rows:
+        known = '\n  '.join(fields['config'] for fields in content['rows'])
+        raise UserError(f'no published row matches {pattern!r}; there are\n  {known}')
+    return rows

@@ -1,0 +1,115 @@
+"""Every published row is what its config trains; what is not gets noticed."""
+
+import dataclasses
+
+import pytest
+from conftest import REPOSITORY, run_tool
+from mmengine.config import Config
+
+from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.schedule import build_runner, learning_rates
+from lightvit_mm.errors import UserError
+from lightvit_mm.reproduction.check import check_row
+from lightvit_mm.reproduction.published import read_published
+
+PUBLISHED = REPOSITORY / 'configs' / 'published.yml'
+ROWS = read_published(PUBLISHED)
+
+
+@pytest.mark.parametrize('row', ROWS, ids=lambda row: row.config)
+def test_every_row_fits_its_config(row):
+    assert check_row(row, REPOSITORY / 'configs').unexplained == []
+
+
+# From the logs that RepViT released, at the iteration before which each stands (the logs round to
+# five places); the rates of its warm-up are a straight line to iteration 500.
+DETECTION = {0: 2e-10, 50: 2e-5, 500: 2e-4, 7330: 2e-4, 58640: 2e-5, 80630: 2e-6}
+
+
+def test_rates_and_decay_of_a_built_optimizer_are_those_of_repvits_log():
+    config = load_config(str(REPOSITORY / 'configs/mask_rcnn_repvit_m1_1_coco.py'))
+    runner = build_runner(config, 7330)
+    rates = learning_rates(runner, DETECTION)
+    for iteration, rate in DETECTION.items():
+        assert rates[iteration] == pytest.approx(rate, rel=0.02)
+    decays = {group['weight_decay'] for group in runner.optim_wrapper.param_groups}
+    assert decays == {0.05}
+
+
+ROW = next(row for row in ROWS if row.config == 'semantic_fpn_edgevit_xxs_ade20k')
+MISTAKES = {
+    'parameters': {'parameters_M': {'published': 8.0}},
+    'gmacs': {'gmacs': {'published': 30.0, 'input': [512, 512]}},
+    'init': {'init': 'edgevit_xxs.pth'},
+    'optimizer': {'recipe': dataclasses.replace(ROW.recipe, weight_decay=0.05)},
+    'schedule': {'recipe': dataclasses.replace(ROW.recipe, poly_power=1.0)},
+    'batch': {'recipe': dataclasses.replace(ROW.recipe, batch=16)},
+    'norms': {'recipe': dataclasses.replace(ROW.recipe, norm_eval=True)},
+}
+
+
+@pytest.mark.parametrize('part', MISTAKES)
+def test_a_difference_is_found_unless_it_is_explained(part):
+    row = dataclasses.replace(ROW, **MISTAKES[part])
+    checked = check_row(row, REPOSITORY / 'configs')
+    assert list(checked.differences) == [part]
+    assert len(checked.unexplained) == 1
+    explained = dataclasses.replace(checked, row=dataclasses.replace(row, explained={part: 'why'}))
+    assert explained.unexplained == []
+
+
+def test_an_explanation_without_a_difference_is_found():
+    row = dataclasses.replace(ROW, explained={'batch': 'why'})
+    assert check_row(row, REPOSITORY / 'configs').unexplained == [
+        'batch: explained in the row, but there is none'
+    ]
+
+
+def test_a_log_that_differs_is_found():
+    row = dataclasses.replace(ROW, curves={'lr': {20000: 0.00012}})
+    assert '0.00012 in the log' in check_row(row, REPOSITORY / 'configs').differences['schedule']
+
+
+def test_rows_by_pattern():
+    assert {row.config for row in read_published(PUBLISHED, '*edgevit_s_*')} == {
+        'retinanet_edgevit_s_coco',
+        'mask_rcnn_edgevit_s_coco',
+        'semantic_fpn_edgevit_s_ade20k',
+    }
+    with pytest.raises(UserError, match='retinanet_edgevit_s_coco'):
+        read_published(PUBLISHED, 'nothing*')
+
+
+def test_every_leaf_quotes_what_its_row_says():
+    for row in ROWS:
+        comment = (REPOSITORY / 'configs' / f'{row.config}.py').read_text().split('_base_')[0]
+        for value in row.published.values():
+            assert str(value) in comment, f'{row.config}: {value}'
+        for file in (REPOSITORY / 'configs').glob('*.py'):
+            if file.stem not in {r.config for r in ROWS} and 'shapes' not in file.stem:
+                assert 'Published' not in file.read_text(), file.stem
+
+
+@pytest.mark.parametrize(('rows', 'status'), [('retinanet_edgevit_xxs*', 0), ('nothing', 1)])
+def test_the_tool(rows, status):
+    result = run_tool('tools/reproduce.py', '--check', '--rows', rows)
+    assert result.returncode == status
+    if status == 0:
+        assert '1 of 1 rows fit their recipes' in result.stdout
+        assert '13.396' in result.stdout
+
+
+def test_the_tool_fails_on_a_difference(tmp_path):
+    file = tmp_path / 'published.yml'
+    file.write_text(PUBLISHED.read_text().replace('computed: 13.396', 'computed: 13.395'))
+    rows = ('--rows', 'retinanet_edgevit_xxs*')
+    result = run_tool('tools/reproduce.py', '--check', '--published', str(file), *rows)
+    assert result.returncode == 1
+    assert '0 of 1 rows fit' in result.stdout
+
+
+def test_the_configs_name_no_recipe_twice():
+    names = [row.config for row in ROWS]
+    assert len(names) == len(set(names))
+    for row in ROWS:
+        assert Config.fromfile(REPOSITORY / 'configs' / f'{row.config}.py').model.backbone.arch

@@ -1,0 +1,76 @@
+"""Our base configs against OpenMMLab's with one of our backbones dropped in: the same losses."""
+
+import copy
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from mmengine.registry import MODELS, init_default_scope
+from test_configs import inputs
+
+from lightvit_mm.engine.running import load_config
+
+CHANNELS = [36, 72, 144, 288]
+# our config, theirs, and what has to be said when ResNet-50 leaves it
+CONFIGS = {
+    'retinanet_edgevit_xxs_coco': (
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        {'neck': {'in_channels': CHANNELS}},
+    ),
+    'mask_rcnn_edgevit_xxs_coco': (
+        'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        {'neck': {'in_channels': CHANNELS}},
+    ),
+    'semantic_fpn_edgevit_xxs_ade20k': (
+        'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py',
+        {'pretrained': None, 'neck': {'in_channels': CHANNELS}},
+    ),
+    'upernet_edgevit_xxs_ade20k': (
+        'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
+        {
+            'pretrained': None,
+            'decode_head': {'in_channels': CHANNELS},
+            'auxiliary_head': {'in_channels': CHANNELS[2]},
+        },
+    ),
+}
+
+
+def losses(model_config, scope, data):
+    init_default_scope(scope)
+    torch.manual_seed(0)
+    model = MODELS.build(model_config)
+    if scope == 'mmseg':
+        model.data_preprocessor.size = (96, 128)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout2d):
+                module.p = 0.0
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+    data = model.data_preprocessor(copy.deepcopy(data), training=True)
+    torch.manual_seed(0)  # of the samplers in Mask R-CNN
+    return shapes, model.train().loss(data['inputs'], data['data_samples'])
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_the_losses_are_those_of_openmmlabs_config(name, tmp_path):
+    base, changes = CONFIGS[name]
+    ours = load_config(str(REPOSITORY / f'configs/{name}.py'))
+    ours.model.backbone.drop_path_rate = 0.0
+    backbone = {**ours.model.backbone, '_delete_': True}
+    file = tmp_path / 'theirs.py'
+    file.write_text(
+        f"_base_ = '{base}'\n"
+        "custom_imports = dict(imports=['lightvit_mm'])\n"
+        f'model = {dict(backbone=backbone, **changes)}\n'
+    )
+    theirs = load_config(str(file))
+    data = inputs(ours)
+    shapes, loss = losses(ours.model, ours.default_scope, data)
+    expected_shapes, expected = losses(theirs.model, ours.default_scope, data)
+    assert shapes == expected_shapes
+    assert set(loss) == set(expected)
+    for part in expected:
+        torch.testing.assert_close(loss[part], expected[part], rtol=0, atol=0, msg=part)
