@@ -1,6 +1,7 @@
 """The registered backbones, one file a paper."""
 
 from lightvit_mm.backbones.edgevit import EdgeViT
+from lightvit_mm.backbones.efficientvit import EfficientViT
 from lightvit_mm.backbones.pyramid import PyramidBackbone
 
-__all__ = ['EdgeViT', 'PyramidBackbone']
+__all__ = ['EdgeViT', 'EfficientViT', 'PyramidBackbone']
