@@ -39,7 +39,7 @@ class OverlapPatchEmbed(nn.Sequential):
         widths = (3, embed_dims // 8, embed_dims // 4, embed_dims // 2, embed_dims)
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [ConvNorm(before, after, 3, stride=2, norm_cfg=norm_cfg), nn.ReLU()]
+            layers += [ConvNorm(before, after, 3, stride=2, norm_cfg=norm_cfg), nn.ReLU(True)]
         super().__init__(*layers[:-1])
 
 
@@ -181,14 +181,15 @@ class LocalWindowAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Cut into windows, attend, put together, add."""
-        channels, height, width = x.shape[1:]
-        size = self.window_size
-        padded = pad_to_multiple(x, size).permute(0, 2, 3, 1)
-        windows = padded.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3)
-        out = self.attn(windows.reshape(-1, size, size, channels).permute(0, 3, 1, 2))
-        out = out.permute(0, 2, 3, 1).reshape(windows.shape).transpose(2, 3)
-        out = out.reshape(padded.shape)[:, :height, :width].permute(0, 3, 1, 2)
-        return x + self.drop_path(out)
+        height, width = x.shape[2:]
+        side = (-1, self.window_size)
+        padded = pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)
+        grid = padded.unflatten(2, side).unflatten(1, side)  # (N, rows, s, columns, s, C)
+        windows = grid.transpose(2, 3)
+        out = self.attn(windows.flatten(0, 2).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # Added window by window, so that the map needs no copy to be put together first.
+        grid = grid + self.drop_path(out.unflatten(0, windows.shape[:3]).transpose(2, 3))
+        return grid.flatten(3, 4).flatten(1, 2)[:, :height, :width].permute(0, 3, 1, 2)
 
 
 class EfficientViTBlock(nn.Sequential):
