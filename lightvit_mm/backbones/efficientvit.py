@@ -33,7 +33,10 @@ KEY_DIMS = 16
 
 
 class OverlapPatchEmbed(nn.Sequential):
-    """Overlapping patches: (N, 3, H, W) to (N, C, ceil(H / 16), ceil(W / 16)) by four steps."""
+    """Overlapping patch embedding (paper, section 3.2) by four convolutions of stride 2.
+
+    (N, 3, H, W) to (N, C, ceil(H / 16), ceil(W / 16)).
+    """
 
     def __init__(self, embed_dims: int, norm_cfg: Mapping[str, Any]) -> None:
         widths = (3, embed_dims // 8, embed_dims // 4, embed_dims // 2, embed_dims)
@@ -44,7 +47,7 @@ class OverlapPatchEmbed(nn.Sequential):
 
 
 class TokenInteraction(ConvNorm):
-    """Token interaction (paper, figure 5): ``x + depthwise 3x3 (x)``, (N, C, H, W) kept."""
+    """Token interaction (paper, section 3.1): ``x + depthwise 3x3 (x)``, (N, C, H, W) kept."""
 
     def __init__(self, channels: int, norm_cfg: Mapping[str, Any], drop_path: float = 0.0) -> None:
         super().__init__(channels, channels, 3, groups=channels, norm_cfg=norm_cfg, norm_weight=0.0)
@@ -193,7 +196,7 @@ class LocalWindowAttention(nn.Module):
 
 
 class EfficientViTBlock(nn.Sequential):
-    """Sandwich of token interactions and FFNs around one attention (paper, figure 6)."""
+    """Sandwich of token interactions and FFNs around one attention (paper, section 3.1)."""
 
     def __init__(
         self,
@@ -214,7 +217,7 @@ class EfficientViTBlock(nn.Sequential):
 
 
 class PatchMerging(nn.Module):
-    """Inverted residual of stride 2 without shortcut, (N, C, H, W) to (N, C', H / 2, W / 2)."""
+    """Inverted residual of stride 2 without shortcut: (N, C, H, W) to (N, C', H / 2, W / 2)."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: Mapping[str, Any]) -> None:
         super().__init__()
@@ -231,7 +234,7 @@ class PatchMerging(nn.Module):
 
 
 class Subsample(nn.Sequential):
-    """EfficientViT subsample block: the sandwich around patch merging in place of attention."""
+    """Subsample block (paper, section 3.2): the sandwich with patch merging in the middle."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: Mapping[str, Any]) -> None:
         super().__init__()

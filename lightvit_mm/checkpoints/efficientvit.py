@@ -65,9 +65,9 @@ def _resize_table(table: torch.Tensor, size: int) -> torch.Tensor:
     old_size = isqrt(length)
     if old_size == size or old_size**2 != length:
         return table
-    square = table.float().view(1, heads, old_size, old_size)
+    square = table.float().reshape(1, heads, old_size, old_size)
     resized = F.interpolate(square, size=(size, size), mode='bicubic')
-    return resized.view(heads, size**2).to(table.dtype)
+    return resized.reshape(heads, size**2).to(table.dtype)
 
 
 LAYOUTS = (
