@@ -18,6 +18,7 @@ from lightvit_mm.errors import UserError
 
 Tensors = dict[str, torch.Tensor]
 Convert = Callable[[Tensors, Mapping[str, torch.Tensor]], Tensors]
+Rename = tuple[str, str | Callable[[re.Match[str]], str]]
 
 # What training loops, data-parallel wrappers and detectors put before the names of a backbone.
 WRAPPER_PREFIXES = (
@@ -44,7 +45,8 @@ class Layout:
 
     Attributes:
         name: what messages call it, e.g. ``'official'``.
-        renames: regular expressions and replacements, applied to each name in this order.
+        renames: regular expressions and what re.sub puts in their place, applied to each name in
+            this order.
         dropped: matches (from the start) the names that no backbone has, such as the classifier.
         convert: given the renamed tensors and the state dict to be filled, the tensors as ours,
             where a release stores something otherwise. It must leave alone what it does not
@@ -52,7 +54,7 @@ class Layout:
     """
 
     name: str
-    renames: tuple[tuple[str, str], ...] = ()
+    renames: tuple[Rename, ...] = ()
     dropped: str = r'(?!)'
     convert: Convert | None = None
 

@@ -1,0 +1,186 @@
+"""EfficientViT of Microsoft against its authors' code and timm's."""
+
+import golden_files
+import pytest
+import torch
+from conftest import largest_deviation, randomise_norms
+from torch.nn import functional as F
+
+from lightvit_mm.backbones import EfficientViT
+from lightvit_mm.backbones.efficientvit import EfficientViTBlock, LocalWindowAttention
+
+
+class ClassificationEfficientViT(EfficientViT):
+    """With the windows that classification has at 224 pixels, where the last map is 4x4."""
+
+    window_sizes = (7, 7, 4)
+
+
+def loaded(golden, deploy, family=EfficientViT, **changes):
+    arch = golden['name'].rsplit('_', 1)[-1]
+    model = family(arch=arch, deploy=deploy).eval()
+    model.load_state_dict({**golden_files.weights(golden), **changes})
+    return model
+
+
+def check(outputs, run):
+    for output, expected in zip(outputs, run['outputs'], strict=True):
+        assert golden_files.deviation(output, expected) < 1e-4
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('arch', ['m0', 'm4'])
+@torch.no_grad()
+def test_golden_outputs(arch, deploy):
+    golden = golden_files.read(f'efficientvit_{arch}')
+    model = loaded(golden, deploy)
+    for run in golden['runs'][:2]:
+        check(model(golden_files.image(run['input'])), run)
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('arch', ['m0', 'm4'])
+@torch.no_grad()
+def test_golden_logits(arch, deploy):
+    golden = golden_files.read(f'efficientvit_{arch}')
+    weights, run = golden_files.weights(golden), golden['runs'][2]
+    # The authors' code reads the biases when eval() is called. These logits come from weights
+    # loaded after that, and so from biases of 0.
+    zeros = {k: torch.zeros_like(v) for k, v in weights.items() if 'attention_biases' in k}
+    model = loaded(golden, deploy, ClassificationEfficientViT, **zeros)
+    features = model(golden_files.image(run['input']))[-1].mean((2, 3))
+    norm = [weights[f'head.bn.{k}'] for k in ('running_mean', 'running_var', 'weight', 'bias')]
+    features = F.batch_norm(features, *norm)
+    check([F.linear(features, weights['head.l.weight'], weights['head.l.bias'])], run)
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@torch.no_grad()
+def test_golden_outputs_of_timm(deploy):
+    golden = golden_files.read('timm_efficientvit_m4')
+    (run,) = golden['runs']
+    x = golden_files.image(run['input'])
+    check(loaded(golden, deploy, ClassificationEfficientViT)(x), run)
+    # In windows of 7, the last level is another one.
+    check(loaded(golden, deploy)(x)[:2], {'outputs': run['outputs'][:2]})
+
+
+# Parameters of the official code with its 1000-class head in windows of 7, 7, 4 at 224 pixels.
+@pytest.mark.parametrize(
+    ('arch', 'classifier_parameters', 'backbone_parameters'),
+    [
+        ('m0', 2_349_436, 2_156_448),
+        ('m1', 2_980_560, 2_787_473),
+        ('m2', 4_187_554, 3_962_304),
+        ('m3', 6_900_722, 6_579_478),
+        ('m4', 8_804_228, 8_418_856),
+        ('m5', 12_473_772, 12_088_532),
+    ],
+)
+def test_parameter_count(arch, classifier_parameters, backbone_parameters):
+    def count(model):
+        return sum(p.numel() for p in model.parameters())
+
+    settings = EfficientViT.arch_settings[arch]
+    channels = settings['embed_dims'][-1]
+    head = 2 * channels + 1000 * channels + 1000
+    assert count(ClassificationEfficientViT(arch=arch)) == classifier_parameters - head
+    model = EfficientViT(arch=arch)
+    assert count(model) == backbone_parameters
+    assert model.out_strides == (16, 32, 64)
+    assert model.out_channels == settings['embed_dims']
+
+
+def test_nothing_is_frozen_by_default():
+    assert all(p.requires_grad for p in EfficientViT(arch='m0').parameters())
+
+
+def test_query_kernels():
+    """M0's are those of the released weights, not of the authors' detection file."""
+
+    def kernels(arch, stage):
+        attention = EfficientViT(arch=arch).stages[stage].blocks[0].mixer.attn
+        return [dw.conv.kernel_size[0] for dw in attention.dws]
+
+    assert kernels('m0', 0) == [5, 5, 5, 5]
+    assert kernels('m1', 0) == [7, 5]
+    assert kernels('m4', 2) == [7, 5, 3, 3]
+
+
+def windows_one_by_one(mixer, x):
+    """The attention with explicit windows, scores and padding."""
+    size, attn = mixer.window_size, mixer.attn
+    height, width = x.shape[2:]
+    padded = F.pad(x, (0, -width % size, 0, -height % size))
+    out = torch.zeros_like(padded)
+    places = torch.cartesian_prod(torch.arange(size), torch.arange(size))
+    dy, dx = (places[:, None] - places).abs().unbind(-1)
+    biases = attn.attention_biases.table[:, dy * size + dx]
+    for top in range(0, padded.shape[2], size):
+        for left in range(0, padded.shape[3], size):
+            cell = (..., slice(top, top + size), slice(left, left + size))
+            heads, previous = [], 0
+            for i, share in enumerate(padded[cell].chunk(len(attn.qkvs), 1)):
+                previous = previous + share
+                query, key, value = attn.qkvs[i](previous).split((16, 16, share.shape[1]), 1)
+                query, key, value = attn.dws[i](query).flatten(2), key.flatten(2), value.flatten(2)
+                scores = query.transpose(1, 2) @ key / 4 + biases[i]
+                previous = (value @ scores.softmax(-1).transpose(1, 2)).view_as(share)
+                heads.append(previous)
+            out[cell] = attn.proj(torch.cat(heads, 1).relu())
+    return x + out[..., :height, :width]
+
+
+@pytest.mark.parametrize('size', [(7, 7), (14, 21), (8, 7), (16, 11), (5, 5), (1, 1), (3, 9)])
+@torch.no_grad()
+def test_windows(size):
+    """Any map is padded to whole windows with zeros that attention sees."""
+    mixer = LocalWindowAttention(24, (7, 5, 3), 7, {'type': 'BN'}, drop_path=0.0).eval()
+    randomise_norms(mixer)
+    torch.nn.init.normal_(mixer.attn.attention_biases.table)
+    x = torch.randn(2, 24, *size)
+    expected = windows_one_by_one(mixer, x)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        output = mixer(x.contiguous(memory_format=layout))
+        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@torch.no_grad()
+def test_weights_loaded_in_eval_mode_are_used(deploy):
+    golden = golden_files.read('efficientvit_m0')
+    weights = golden_files.weights(golden)
+    model = EfficientViT(arch='m0', deploy=deploy).eval()
+    x = torch.randn(1, 3, 128, 128)
+    model(x)
+    outputs = []
+    for factor in (1, 30):
+        tables = {k: factor * v for k, v in weights.items() if 'attention_biases' in k}
+        model.load_state_dict({**weights, **tables})
+        outputs.append(model(x))
+        fresh = EfficientViT(arch='m0', deploy=deploy)
+        fresh.load_state_dict({**weights, **tables})
+        assert largest_deviation(outputs[-1], fresh.eval()(x)) == 0
+    assert largest_deviation(*outputs) > 1e-3
+
+
+def test_blocks_begin_as_the_identity():
+    block = EfficientViTBlock(32, (5, 5), 7, {'type': 'BN'}, drop_path=0.0)
+    x = torch.randn(2, 32, 9, 9)
+    assert torch.equal(block(x), x)
+
+
+def test_the_biases_have_the_name_that_the_recipe_spares_from_decay():
+    for deploy in (False, True):
+        model = EfficientViT(arch='m4', deploy=deploy)
+        spared = [p for n, p in model.named_parameters() if 'attention_biases' in n]
+        assert len(spared) == sum(model.arch['depths'])
+        assert all(len(p) == 4 for p in spared)
+
+
+@pytest.mark.parametrize(
+    'change', [{'num_heads': (4, 4, 5)}, {'kernel_sizes': (7, 5)}, {'num_heads': (8, 4, 4)}]
+)
+def test_heads_of_a_custom_arch(change):
+    with pytest.raises(ValueError, match='heads'):
+        EfficientViT(arch={**EfficientViT.arch_settings['m4'], **change})
