@@ -1,10 +1,20 @@
 """timm's weights, made by timm itself, in our backbones: every tensor taken, the same outputs."""
 
+import re
+from urllib.error import URLError
+
 import pytest
 import timm_reference
 import torch
+from conftest import largest_deviation
+from mmengine.runner import CheckpointLoader
+from safetensors.torch import save_file
 
-# name in timm, class and arch here, how many of the finest levels are comparable
+from lightvit_mm import backbones
+from lightvit_mm.checkpoints import CheckpointError, timm_weights
+from lightvit_mm.checkpoints.timm_weights import DEFAULT_TAGS, timm_address
+
+# Name in timm to our class, our arch, and how many levels, from the finest, are comparable.
 MODELS = {
     **{f'repvit_m{i}': ('RepViT', f'm{i}', 4) for i in (1, 2, 3)},
     **{f'repvit_{arch}': ('RepViT', arch, 4) for arch in ('m0_9', 'm1_0', 'm1_1', 'm1_5', 'm2_3')},
@@ -12,12 +22,10 @@ MODELS = {
     **{f'efficientvit_m{i}': ('EfficientViT', f'm{i}', 2) for i in range(6)},
     **{f'mobilevit_{arch}': ('MobileViT', arch, 4) for arch in ('xxs', 'xs', 's')},
     'swin_tiny_patch4_window7_224': ('ShuffleSwin', 'tiny', 4),
-    'deit_tiny_patch16_224': ('ShuffleDeiT', 'tiny', 4),
 }
 OPTIONS = {
     'MobileViT': {'expand_last': True},
     'ShuffleSwin': {'shuffle': False, 'out_norm': False},
-    'ShuffleDeiT': {'shuffle': False},
 }
 
 
@@ -27,16 +35,96 @@ def timm():
 
 
 @torch.no_grad()
-def randomised(model: torch.nn.Module) -> torch.nn.Module:
+def randomise(model: torch.nn.Module) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
             continue
         if name.endswith('running_var'):
             tensor.uniform_(0.5, 2)
-        elif name.endswith(('running_mean', 'bias')) or tensor.ndim < 1:
+        elif name.endswith(('running_mean', 'bias')) or 'attention_biases' in name:
             tensor.normal_(std=0.1)
-        elif tensor.ndim == 1:
+        elif tensor.ndim <= 1:
             tensor.normal_(1, 0.1)
         else:
             tensor.normal_(std=0.7 / tensor[0].numel() ** 0.5)
-    return model.eval()
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_same_outputs(timm, tmp_path, name, mm_log):
+    family, arch, levels = MODELS[name]
+    theirs = timm.create_model(name, features_only=True).eval()
+    whole = timm.create_model(name).eval()
+    randomise(whole)
+    # timm's pyramid is the model without head under other names; both keep their order.
+    pairs = zip(theirs.state_dict().values(), whole.state_dict().items(), strict=False)
+    for value, (key, source) in pairs:
+        assert value.shape == source.shape, key
+        value.copy_(source)
+    file = tmp_path / 'model.safetensors'
+    save_file(whole.state_dict(), file)
+
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(file)}
+    ours = getattr(backbones, family)(arch=arch, init_cfg=init_cfg, **OPTIONS.get(family, {}))
+    ours.init_weights()
+    assert any('tensors from the timm' in line for line in mm_log)
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        outputs, expected = ours.eval()(x), theirs(x)
+    if family == 'ShuffleSwin':
+        expected = [level.permute(0, 3, 1, 2) for level in expected]
+    expected = expected[-len(outputs) :]
+    assert largest_deviation(outputs[:levels], expected[:levels]) < 1e-4
+
+
+@pytest.mark.parametrize('name', [*MODELS, 'deit_tiny_patch16_224'])
+def test_the_default_tag_is_timms(timm, name):
+    tag = timm.models.get_pretrained_cfg(name).tag
+    assert timm_address(f'timm://{name}').endswith(
+        f'huggingface.co/timm/{name}.{tag}/resolve/main/model.safetensors'
+    )
+
+
+def test_every_default_tag_belongs_to_a_model(timm):
+    names = timm.list_models(pretrained=True)
+    for pattern, tag in DEFAULT_TAGS:
+        assert any(re.fullmatch(rf'{pattern}\.{tag}', name) for name in names), pattern
+
+
+@pytest.mark.parametrize('name', ['resnet50', 'a/../b.c', '', 'repvit_m1_1.'])
+def test_names_that_are_refused(name):
+    with pytest.raises(CheckpointError, match='timm://'):
+        timm_address(name)
+
+
+def test_fetched_once_and_read(tmp_path, monkeypatch):
+    fetched = []
+
+    def download(address, file):
+        fetched.append(address)
+        save_file({'x': torch.ones(2)}, file)
+
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setenv('HF_ENDPOINT', 'https://mirror.example/')
+    monkeypatch.setattr(timm_weights, 'download_url_to_file', download)
+    for _ in range(2):
+        content = CheckpointLoader.load_checkpoint('timm://repvit_m1_1.dist_450e_in1k')
+        assert content['x'].sum() == 2
+    assert fetched == [
+        'https://mirror.example/timm/repvit_m1_1.dist_450e_in1k/resolve/main/model.safetensors'
+    ]
+
+
+def test_no_network_is_said(tmp_path, monkeypatch):
+    def download(address, file):
+        raise URLError('no route')
+
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setattr(timm_weights, 'download_url_to_file', download)
+    with pytest.raises(CheckpointError, match=r'no route.*Without a network'):
+        CheckpointLoader.load_checkpoint('timm://repvit_m1')
+
+
+def test_an_unprotected_mirror_is_refused(monkeypatch):
+    monkeypatch.setenv('HF_ENDPOINT', 'http://mirror.example')
+    with pytest.raises(CheckpointError, match='https'):
+        CheckpointLoader.load_checkpoint('timm://repvit_m1')
