@@ -42,6 +42,7 @@ def test_long_side_of_2048(family, arch):
 @pytest.mark.parametrize(('family', 'arch'), VARIANTS)
 def test_every_parameter_has_a_gradient(family, arch):
     model = family(arch=arch).train()
+    randomise_norms(model)  # some residual branches begin with a norm weight of 0
     sum(output.square().mean() for output in model(torch.randn(2, 3, 64, 96))).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
@@ -194,6 +195,7 @@ def test_norm_cfg_reaches_every_batch_norm(family, arch):
 @pytest.mark.parametrize(('family', 'arch'), SMALLEST)
 def test_drop_path(family, arch):
     model = family(arch=arch, drop_path_rate=0.9)
+    randomise_norms(model)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert not torch.equal(model.train()(x)[-1], model(x)[-1])
