@@ -2,5 +2,6 @@
 
 from lightvit_mm.backbones.edgevit import EdgeViT
 from lightvit_mm.backbones.pyramid import PyramidBackbone
+from lightvit_mm.backbones.repvit import RepViT
 
-__all__ = ['EdgeViT', 'PyramidBackbone']
+__all__ = ['EdgeViT', 'PyramidBackbone', 'RepViT']
