@@ -133,7 +133,8 @@ class RepViT(PyramidBackbone):
     """RepViT as a pyramid with strides 4, 8, 16, 32.
 
     The names of the first version live on in old files: ``'m1'`` is today's ``'m0_9'``, ``'m2'``
-    is ``'m1_1'``, and ``'m3'`` has no successor.
+    is ``'m1_1'``, and ``'m3'`` has no successor. Their authors' links are dead; timm has the
+    weights as ``repvit_m1.dist_in1k`` and so on.
 
     Args:
         arch: ``'m0_6'``, ``'m0_9'``, ``'m1_0'``, ``'m1_1'``, ``'m1_5'``, ``'m2_3'``, the first

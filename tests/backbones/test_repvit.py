@@ -175,6 +175,19 @@ def test_deploy_form_is_convolutions_alone():
     assert sum(p.numel() for c in convolutions for p in c.parameters(False)) == count(model)
 
 
+def test_folding_in_training_mode_keeps_the_outputs_of_eval_mode():
+    model = RepViT(arch='m0_6').eval()
+    randomise_norms(model)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x)
+        assert largest_deviation(model.train()(x), expected) > 0.1
+        model.eval()
+        randomise_norms(model)
+        expected = model(x)
+        assert largest_deviation(model.train().switch_to_deploy()(x), expected) < 1e-5
+
+
 def test_depthwise_unit_equals_its_three_branches():
     unit = RepViT(arch='m0_6').stages[0].blocks[0].token_mixer
     randomise_norms(unit)
