@@ -51,7 +51,10 @@ class Stage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run the downsampling and the blocks."""
-        x = self.downsample(x)
+        return self.run_blocks(self.downsample(x))
+
+    def run_blocks(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the blocks alone, on what comes out of the downsampling."""
         for block in self.blocks:
             recompute = self.with_cp and self.training and torch.is_grad_enabled()
             x = checkpoint(block, x) if recompute else block(x)
@@ -87,7 +90,7 @@ class PyramidBackbone(BaseModule):
 
     arch_settings: ClassVar[dict[str, dict[str, Any]]]
     level_strides: ClassVar[tuple[int, ...]]
-    layouts: ClassVar[tuple[Layout, ...]] = ()
+    layouts: tuple[Layout, ...] = ()  # an instance may have its own, made from its arch
 
     stem: nn.Module
     stages: nn.ModuleList
@@ -280,7 +283,7 @@ class PyramidBackbone(BaseModule):
 
     def _read_weights(self, weights: Mapping[str, torch.Tensor], source: str) -> Tensors:
         """``weights`` in our layout and in the form (training or deploy) of this backbone."""
-        above = range(self.num_stages, len(self.level_strides))
+        above = range(len(self.stages), len(self.level_strides))
         not_built = tuple(f'stages.{i}.' for i in above) + self.optional_parts()
         own = self.state_dict()
         match, expected = find_match(weights, own, self.layouts, not_built), own
