@@ -27,6 +27,9 @@ WHOLE_MODELS = {
 
 def build(file):
     config = load_config(str(file))
+    if 'roi_head' in config.model:  # a thousand regions of random weights take seconds
+        config.model.train_cfg.rpn_proposal.max_per_img = 50
+        config.model.test_cfg.rpn.max_per_img = 50
     init_default_scope(config.default_scope)
     torch.manual_seed(0)
     return config, MODELS.build(config.model)
