@@ -74,6 +74,7 @@ class Match:
     tensors: Tensors = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    absent: tuple[str, ...] = ()
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
 
@@ -96,11 +97,16 @@ class Match:
         """Whether every expected name is there and no other."""
         return not self.missing and not self.unexpected
 
-    def left_out_summary(self) -> str:
-        """What was not wanted, by the first part of its names, for the end of a sentence."""
-        parts = Counter(key.split('.')[0] for key in self.left_out)
-        listed = ', '.join(f'{part} ({count})' for part, count in parts.items())
-        return f'; not part of the backbone: {listed}' if listed else ''
+    def summary(self, expected: Iterable[str]) -> str:
+        """What was not wanted and what was not there, by the first part of the names."""
+        kept = self.kept(expected)
+        return (f'; not part of the backbone: {_parts(self.left_out)}' if self.left_out else '') + (
+            f'; in no published file, so left as initialised: {_parts(kept)}' if kept else ''
+        )
+
+    def kept(self, expected: Iterable[str]) -> list[str]:
+        """The names that the file lacks, as every published one does, and that stay as they are."""
+        return [name for name in expected if name.startswith(self.absent)]
 
 
 def unwrap(weights: Mapping) -> Mapping:
@@ -116,6 +122,7 @@ def find_match(
     expected: Mapping[str, torch.Tensor],
     layouts: Iterable[Layout],
     not_built: tuple[str, ...] = (),
+    unpublished: tuple[str, ...] = (),
 ) -> Match:
     """Read ``weights`` as the layout and under the wrapper prefix that fit ``expected`` best.
 
@@ -124,6 +131,8 @@ def find_match(
         expected: the state dict to be filled.
         layouts: those of the family; ours is always tried.
         not_built: prefixes (in our names) of parts that this backbone does without.
+        unpublished: prefixes (in our names) of parts that no published file has. A file of
+            another layout may lack such a part altogether; one of ours may not.
     """
     matches = []
     for prefix in WRAPPER_PREFIXES:
@@ -140,7 +149,18 @@ def find_match(
                     match.origins[name] = key
             if layout.convert:
                 match.tensors = layout.convert(match.tensors, expected)
-            match.missing = [k for k in expected if k not in match.tensors and not _counter(k)]
+            # Without a name of its own, a file is one of ours whatever layout it was tried as.
+            if any(match.origins[name] != prefix + name for name in match.origins):
+                match.absent = tuple(
+                    part
+                    for part in unpublished
+                    if not any(name.startswith(part) for name in match.tensors)
+                )
+            match.missing = [
+                name
+                for name in expected
+                if not (name in match.tensors or name.startswith(match.absent) or _counter(name))
+            ]
             match.unexpected = [k for k in match.tensors if k not in expected]
             matches.append(match)
     return min(matches, key=lambda match: match.rank)
@@ -154,6 +174,9 @@ def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: 
         expected: the state dict to be filled.
         owner: the backbone, for the message.
         source: the file, for the message.
+
+    Returns:
+        A tensor for each name of ``expected``, whose own values stand in for what may be absent.
 
     Raises:
         WeightsError: a tensor is missing, unexpected, of another shape, or not a tensor.
@@ -177,8 +200,13 @@ def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: 
             'Is it the file of this family and arch, and is it whole?'
         )
     # Old releases and other frameworks lack the counters, which have no effect on the outputs.
-    counters = {name: expected[name] for name in expected if name not in tensors}
-    return {**tensors, **counters}
+    unchanged = {name: expected[name] for name in expected if name not in tensors}
+    return {**tensors, **unchanged}
+
+
+def _parts(names: Iterable[str]) -> str:
+    counts = Counter(name.split('.')[0] for name in names)
+    return ', '.join(f'{part} ({count})' for part, count in counts.items())
 
 
 def _counter(name: str) -> bool:
