@@ -38,7 +38,7 @@ NUM_POSITIONS = 14 * 14
 
 
 class PatchEmbed(nn.Module):
-    """Images (N, 3, H, W) to tokens (N, 1 + ceil(H / 16) * ceil(W / 16), C), the first for the class.
+    """Images (N, 3, H, W) to tokens (N, 1 + ceil(H / 16) * ceil(W / 16), C), the class token first.
 
     The learnt position embedding is interpolated where there are not 14 x 14 patches. Sides that 16
     does not divide are padded with zeros on the right and the bottom.

@@ -74,7 +74,7 @@ class TokenPerformer(nn.Module):
 
 
 class TokensToToken(nn.Module):
-    """Images (N, 3, H, W) to tokens (N, 1 + ceil(H / 16) * ceil(W / 16), C), the first for the class.
+    """Images (N, 3, H, W) to tokens (N, 1 + ceil(H / 16) * ceil(W / 16), C), the class token first.
 
     Three soft splits, which are overlapping patches, with a `TokenPerformer` after the first two.
     The position embedding is a fixed table for 14 x 14 tokens, interpolated for other numbers.
@@ -111,7 +111,7 @@ class TokensToToken(nn.Module):
 
 
 def sinusoid_table(length: int, dims: int) -> torch.Tensor:
-    """Position embedding of "Attention Is All You Need": (length, dims), sine and cosine in turn."""
+    """The Transformer's fixed position embedding: (length, dims), sine and cosine in turn."""
     frequencies = 10000.0 ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).float()

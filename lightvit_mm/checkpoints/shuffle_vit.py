@@ -1,8 +1,8 @@
 """Key layouts of DeiT and T2T-ViT, plain and with channel shuffle.
 
-DeiT's official one (facebookresearch/deit) is also timm's. The forks of the channel shuffle's author
-have the same names for tensors of other shapes. Files of distilled DeiTs are not for these networks:
-their ``dist_token`` is an unexpected name.
+DeiT's official one (facebookresearch/deit) is also timm's. The forks of the channel shuffle's
+author have the same names for tensors of other shapes. Files of distilled DeiTs are not for these
+networks: their ``dist_token`` is an unexpected name.
 """
 
 from collections.abc import Mapping, Sequence
