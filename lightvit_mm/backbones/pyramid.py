@@ -310,15 +310,16 @@ class PyramidBackbone(BaseModule):
                 'the folding'
             )
         tensors = fit(match, expected, self.describe(), source)
-        num_loaded = len(tensors) - len(match.kept(expected))
+        num_loaded = len(tensors) - len(match.kept)
         print_log(
             f'{self.describe()}: {num_loaded}/{len(expected)} tensors from the '
-            f'{match.layout.name} layout of {source}' + match.summary(expected),
+            f'{match.layout.name} layout of {source}' + match.summary(),
             logger='current',
         )
         if expected is own:
             return tensors
-        return {**self._fold_weights(tensors), **{name: own[name] for name in match.kept(own)}}
+        kept = {name: value for name, value in own.items() if name.startswith(match.absent)}
+        return {**self._fold_weights(tensors), **kept}
 
     def _fold_weights(self, tensors: Tensors) -> Tensors:
         twin = self._twin(deploy=False)

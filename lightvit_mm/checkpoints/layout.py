@@ -67,7 +67,19 @@ OURS = Layout('lightvit_mm')
 
 @dataclass
 class Match:
-    """Weights read as one layout, compared with the names that a backbone expects."""
+    """Weights read as one layout, compared with the names that a backbone expects.
+
+    Attributes:
+        layout: the layout.
+        prefix: the wrapper prefix.
+        tensors: by our names.
+        origins: of our names, the names in the file.
+        left_out: names in the file that are not wanted.
+        absent: prefixes of parts that the file lacks, as every published one does.
+        kept: expected names in those parts, which keep their values.
+        missing: other expected names that the file lacks.
+        unexpected: names, as ours, that are not expected.
+    """
 
     layout: Layout
     prefix: str
@@ -75,6 +87,7 @@ class Match:
     origins: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     absent: tuple[str, ...] = ()
+    kept: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
 
@@ -90,23 +103,21 @@ class Match:
     @property
     def rank(self) -> tuple[bool, int]:
         """Lower is better: something fits at all, then the fewest names left over."""
-        return not self.fits_at_all, len(self.missing) + len(self.unexpected)
+        left_over = len(self.missing) + len(self.kept) + len(self.unexpected)
+        return not self.fits_at_all, left_over
 
     @property
     def complete(self) -> bool:
         """Whether every expected name is there and no other."""
         return not self.missing and not self.unexpected
 
-    def summary(self, expected: Iterable[str]) -> str:
-        """What was not wanted and what was not there, by the first part of the names."""
-        kept = self.kept(expected)
-        return (f'; not part of the backbone: {_parts(self.left_out)}' if self.left_out else '') + (
-            f'; in no published file, so left as initialised: {_parts(kept)}' if kept else ''
-        )
-
-    def kept(self, expected: Iterable[str]) -> list[str]:
-        """The names that the file lacks, as every published one does, and that stay as they are."""
-        return [name for name in expected if name.startswith(self.absent)]
+    def summary(self) -> str:
+        """What was not wanted and what was not there, for the end of a sentence."""
+        lists = {
+            'not part of the backbone': self.left_out,
+            'in no published file, so left as initialised': self.kept,
+        }
+        return ''.join(f'; {what}: {_parts(names)}' for what, names in lists.items() if names)
 
 
 def unwrap(weights: Mapping) -> Mapping:
@@ -156,10 +167,11 @@ def find_match(
                     for part in unpublished
                     if not any(name.startswith(part) for name in match.tensors)
                 )
+            match.kept = [name for name in expected if name.startswith(match.absent)]
             match.missing = [
                 name
                 for name in expected
-                if not (name in match.tensors or name.startswith(match.absent) or _counter(name))
+                if not (name in match.tensors or name in match.kept or _counter(name))
             ]
             match.unexpected = [k for k in match.tensors if k not in expected]
             matches.append(match)
