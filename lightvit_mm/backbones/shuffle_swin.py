@@ -93,6 +93,7 @@ class WindowAttention(nn.Module):
     """
 
     relative_position_index: torch.Tensor
+    relative_position_bias: torch.Tensor
 
     def __init__(self, dims: int, num_heads: int, window_size: int, shift: int) -> None:
         super().__init__()
@@ -152,8 +153,10 @@ class WindowAttention(nn.Module):
         The norm in front is not folded into ``qkv``: the padding between them is zero after its
         shift, and would not be before.
         """
-        self.relative_position_bias = nn.Parameter(self.position_bias().detach().contiguous())
+        bias = self.position_bias().detach().contiguous()
         del self.relative_position_bias_table, self.relative_position_index
+        # A buffer, since torch's fast attention on CPUs refuses a bias that requires a gradient.
+        self.register_buffer('relative_position_bias', bias)
         self.folded = True
 
 

@@ -20,6 +20,7 @@ __all__ = ['TokensToToken', 'sinusoid_table']
 
 NORM_EPS = 1e-5
 DIVISION_EPS = 1e-8
+DROPOUT_RATE = 0.1
 TOKEN_DIMS = 64
 STRIDE = 16
 
@@ -28,7 +29,8 @@ class TokenPerformer(nn.Module):
     """Transformer layer whose attention costs linear time, (N, L, C) to (N, L, C').
 
     Softmax attention is approximated by positive random features, which are fixed. The value takes
-    the place of the shortcut, since it has the new width.
+    the place of the shortcut, since it has the new width. As in the authors' code, there is dropout
+    behind attention and MLP in training.
     """
 
     random_features: torch.Tensor
@@ -40,6 +42,7 @@ class TokenPerformer(nn.Module):
         self.proj = nn.Linear(dims, dims)
         self.norm2 = nn.LayerNorm(dims, eps=NORM_EPS)
         self.mlp = TokenMlp(dims, dims)
+        self.dropout = nn.Dropout(DROPOUT_RATE)
         num_features = dims // 2
         features = nn.init.orthogonal_(torch.empty(num_features, dims)) * math.sqrt(num_features)
         self.register_buffer('random_features', features)
@@ -47,8 +50,8 @@ class TokenPerformer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend, MLP."""
         key, query, value = self.kqv(self.norm1(x)).chunk(3, dim=-1)
-        x = value + self.proj(self._kernel_attention(key, query, value))
-        return x + self.mlp(self.norm2(x))
+        x = value + self.dropout(self.proj(self._kernel_attention(key, query, value)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
 
     def _kernel_attention(
         self, key: torch.Tensor, query: torch.Tensor, value: torch.Tensor
