@@ -320,9 +320,15 @@ class MobileViT(PyramidBackbone):
         if expand_last and last_level in self.out_indices:
             expanded = self.last_expand_ratio * embed_dims[-1]
             self.conv_1x1_exp = ConvNormSiLU(embed_dims[-1], expanded, norm_cfg=self.norm_cfg)
-            self.out_channels = (*self.out_channels[:-1], expanded)
         self.apply(_init_weights)
         self.finish_init()
+
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, the last one's expanded where that was asked for."""
+        channels = super().level_channels()
+        if hasattr(self, 'conv_1x1_exp'):
+            return (*channels[:-1], self.conv_1x1_exp.conv.out_channels)
+        return channels
 
     def optional_parts(self) -> tuple[str, ...]:
         """The 1x1 expansion, where it was not asked for."""

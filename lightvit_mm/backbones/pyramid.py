@@ -133,8 +133,12 @@ class PyramidBackbone(BaseModule):
         self.deploy = deploy
         self.deployed = False
         self.out_strides = tuple(self.level_strides[i] for i in self.out_indices)
-        self.out_channels = tuple(self.level_channels()[i] for i in self.out_indices)
         self._weights_source: str | None = None
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each output."""
+        return tuple(self.level_channels()[i] for i in self.out_indices)
 
     def level_channels(self) -> tuple[int, ...]:
         """Channels of every level of the architecture, built or not."""
@@ -175,6 +179,14 @@ class PyramidBackbone(BaseModule):
 
     def optional_parts(self) -> tuple[str, ...]:
         """Name prefixes of weights that this backbone does without though a file may have them."""
+        return ()
+
+    def unpublished_parts(self) -> tuple[str, ...]:
+        """Name prefixes of weights that no published file has.
+
+        Such a file may lack them; they then stay as they are, and the line that reports the
+        loading says so. A file saved from this backbone must have them.
+        """
         return ()
 
     def forward_output(self, index: int, x: torch.Tensor) -> torch.Tensor:
@@ -286,11 +298,12 @@ class PyramidBackbone(BaseModule):
         above = range(len(self.stages), len(self.level_strides))
         not_built = tuple(f'stages.{i}.' for i in above) + self.optional_parts()
         own = self.state_dict()
-        match, expected = find_match(weights, own, self.layouts, not_built), own
+        unpublished = self.unpublished_parts()
+        match, expected = find_match(weights, own, self.layouts, not_built, unpublished), own
         if not match.complete:
             with torch.device('meta'):
                 other = self._twin(deploy=not self.deployed).state_dict()
-            other_match = find_match(weights, other, self.layouts, not_built)
+            other_match = find_match(weights, other, self.layouts, not_built, unpublished)
             if other_match.fits_at_all and other_match.rank < match.rank:
                 match, expected = other_match, other
         if expected is not own and not self.deployed:
@@ -300,17 +313,22 @@ class PyramidBackbone(BaseModule):
                 'the folding'
             )
         tensors = fit(match, expected, self.describe(), source)
+        num_loaded = len(tensors) - len(match.kept)
         print_log(
-            f'{self.describe()}: {len(tensors)}/{len(expected)} tensors from the '
-            f'{match.layout.name} layout of {source}' + match.left_out_summary(),
+            f'{self.describe()}: {num_loaded}/{len(expected)} tensors from the '
+            f'{match.layout.name} layout of {source}' + match.summary(),
             logger='current',
         )
-        return tensors if expected is own else self._fold_weights(tensors)
+        if expected is own:
+            return tensors
+        kept = {name: value for name, value in own.items() if name.startswith(match.absent)}
+        return {**self._fold_weights(tensors), **kept}
 
     def _fold_weights(self, tensors: Tensors) -> Tensors:
         twin = self._twin(deploy=False)
         for name, value in twin.state_dict().items():
-            value.copy_(tensors[name])
+            if not tensors[name].is_meta:  # which stands for what the file may lack
+                value.copy_(tensors[name])
         return twin.switch_to_deploy().state_dict()
 
     def _twin(self, deploy: bool) -> PyramidBackbone:
@@ -323,7 +341,7 @@ class PyramidBackbone(BaseModule):
     @classmethod
     def _resolve_arch(cls, arch: Arch) -> tuple[str, dict[str, Any]]:
         choices = ', '.join(repr(name) for name in cls.arch_settings)
-        fields = next(iter(cls.arch_settings.values())).keys()
+        fields = next(iter(cls.arch_settings.values()))
         if isinstance(arch, str):
             if arch not in cls.arch_settings:
                 raise ValueError(f'{cls.__name__} has no arch {arch!r}; choose one of {choices}')
@@ -339,8 +357,9 @@ class PyramidBackbone(BaseModule):
                 f'given {", ".join(map(str, arch))}'
             )
         num_levels = len(cls.level_strides)
-        for name in ('embed_dims', 'depths'):
-            if len(arch[name]) != num_levels:
+        for name, setting in fields.items():
+            per_stage = isinstance(setting, tuple) and len(setting) == num_levels
+            if per_stage and len(arch[name]) != num_levels:
                 raise ValueError(
                     f'{cls.__name__}: {name} of a custom arch needs {num_levels} numbers, one a '
                     f'stage; given {arch[name]}'

@@ -70,13 +70,27 @@ OURS = Layout('lightvit_mm')
 
 @dataclass
 class Match:
-    """Weights read as one layout, compared with the names that a backbone expects."""
+    """Weights read as one layout, compared with the names that a backbone expects.
+
+    Attributes:
+        layout: the layout.
+        prefix: the wrapper prefix.
+        tensors: by our names.
+        origins: of our names, the names in the file.
+        left_out: names in the file that are not wanted.
+        absent: prefixes of parts that the file lacks, as every published one does.
+        kept: expected names in those parts, which keep their values.
+        missing: other expected names that the file lacks.
+        unexpected: names, as ours, that are not expected.
+    """
 
     layout: Layout
     prefix: str
     tensors: Tensors = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    absent: tuple[str, ...] = ()
+    kept: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
 
@@ -92,18 +106,21 @@ class Match:
     @property
     def rank(self) -> tuple[bool, int]:
         """Lower is better: something fits at all, then the fewest names left over."""
-        return not self.fits_at_all, len(self.missing) + len(self.unexpected)
+        left_over = len(self.missing) + len(self.kept) + len(self.unexpected)
+        return not self.fits_at_all, left_over
 
     @property
     def complete(self) -> bool:
         """Whether every expected name is there and no other."""
         return not self.missing and not self.unexpected
 
-    def left_out_summary(self) -> str:
-        """What was not wanted, by the first part of its names, for the end of a sentence."""
-        parts = Counter(key.split('.')[0] for key in self.left_out)
-        listed = ', '.join(f'{part} ({count})' for part, count in parts.items())
-        return f'; not part of the backbone: {listed}' if listed else ''
+    def summary(self) -> str:
+        """What was not wanted and what was not there, for the end of a sentence."""
+        lists = {
+            'not part of the backbone': self.left_out,
+            'in no published file, so left as initialised': self.kept,
+        }
+        return ''.join(f'; {what}: {_parts(names)}' for what, names in lists.items() if names)
 
 
 def unwrap(weights: Mapping) -> Mapping:
@@ -119,6 +136,7 @@ def find_match(
     expected: Mapping[str, torch.Tensor],
     layouts: Iterable[Layout],
     not_built: tuple[str, ...] = (),
+    unpublished: tuple[str, ...] = (),
 ) -> Match:
     """Read ``weights`` as the layout and under the wrapper prefix that fit ``expected`` best.
 
@@ -127,6 +145,8 @@ def find_match(
         expected: the state dict to be filled.
         layouts: those of the family; ours is always tried.
         not_built: prefixes (in our names) of parts that this backbone does without.
+        unpublished: prefixes (in our names) of parts that no published file has. A file of
+            another layout may lack such a part altogether; one of ours may not.
     """
     matches = []
     for prefix in WRAPPER_PREFIXES:
@@ -143,7 +163,19 @@ def find_match(
                     match.origins[name] = key
             if layout.convert:
                 match.tensors = layout.convert(match.tensors, expected)
-            match.missing = [k for k in expected if k not in match.tensors and not _counter(k)]
+            # Without a name of its own, a file is one of ours whatever layout it was tried as.
+            if any(match.origins[name] != prefix + name for name in match.origins):
+                match.absent = tuple(
+                    part
+                    for part in unpublished
+                    if not any(name.startswith(part) for name in match.tensors)
+                )
+            match.kept = [name for name in expected if name.startswith(match.absent)]
+            match.missing = [
+                name
+                for name in expected
+                if not (name in match.tensors or name in match.kept or _counter(name))
+            ]
             match.unexpected = [k for k in match.tensors if k not in expected]
             matches.append(match)
     return min(matches, key=lambda match: match.rank)
@@ -157,6 +189,9 @@ def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: 
         expected: the state dict to be filled.
         owner: the backbone, for the message.
         source: the file, for the message.
+
+    Returns:
+        A tensor for each name of ``expected``, whose own values stand in for what may be absent.
 
     Raises:
         WeightsError: a tensor is missing, unexpected, of another shape, or not a tensor.
@@ -180,8 +215,13 @@ def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: 
             'Is it the file of this family and arch, and is it whole?'
         )
     # Old releases and other frameworks lack the counters, which have no effect on the outputs.
-    counters = {name: expected[name] for name in expected if name not in tensors}
-    return {**tensors, **counters}
+    unchanged = {name: expected[name] for name in expected if name not in tensors}
+    return {**tensors, **unchanged}
+
+
+def _parts(names: Iterable[str]) -> str:
+    counts = Counter(name.split('.')[0] for name in names)
+    return ', '.join(f'{part} ({count})' for part, count in counts.items())
 
 
 def _counter(name: str) -> bool:

@@ -79,6 +79,32 @@ def fuse_conv_and_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
 
 
 @torch.no_grad()
+def fold_norm_into_transposed_conv(conv: nn.ConvTranspose2d, norm: nn.Module) -> None:
+    """Make a transposed convolution do the work of the BatchNorm behind it, in place."""
+    if conv.groups != 1 or conv.bias is None:
+        raise TypeError(f'expected a dense transposed convolution with a bias, got {conv}')
+    scale, shift = batch_norm_affine(norm)
+    conv.weight.copy_(conv.weight.double() * scale[:, None, None])
+    conv.bias.copy_(conv.bias.double() * scale + shift)
+
+
+@torch.no_grad()
+def fold_affine_into_next_linear(norm: nn.LayerNorm, linear: nn.Linear) -> None:
+    """Make a linear layer do scale and shift of the LayerNorm in front of it, in place.
+
+    The norm is left without parameters, and the linear layer with a bias.
+    """
+    weight = linear.weight.double()
+    bias = weight @ norm.bias.double()
+    if linear.bias is not None:
+        bias = bias + linear.bias.double()
+    linear.bias = nn.Parameter(bias.to(weight.device, linear.weight.dtype))
+    linear.weight.copy_(weight * norm.weight.double())
+    norm.elementwise_affine = False
+    norm.weight = norm.bias = None  # type: ignore[assignment]
+
+
+@torch.no_grad()
 def norm_to_depthwise(norm: nn.Module) -> nn.Conv2d:
     """The 1x1 depthwise convolution that equals a BatchNorm which has no neighbour to go into."""
     scale, shift = batch_norm_affine(norm)

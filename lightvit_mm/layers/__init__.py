@@ -1,8 +1,23 @@
 """What two or more families use."""
 
+from lightvit_mm.layers.channel_shuffle import ChannelShuffle
 from lightvit_mm.layers.checkpointing import checkpoint
 from lightvit_mm.layers.conv_norm import ConvNorm
 from lightvit_mm.layers.padding import pad_to_multiple
+from lightvit_mm.layers.position import resize_position
+from lightvit_mm.layers.pyramid_levels import pyramid_level
 from lightvit_mm.layers.squeeze_excite import SqueezeExcite
+from lightvit_mm.layers.transformer import GlobalAttention, TokenMlp, TransformerBlock
 
-__all__ = ['ConvNorm', 'SqueezeExcite', 'checkpoint', 'pad_to_multiple']
+__all__ = [
+    'ChannelShuffle',
+    'ConvNorm',
+    'GlobalAttention',
+    'SqueezeExcite',
+    'TokenMlp',
+    'TransformerBlock',
+    'checkpoint',
+    'pad_to_multiple',
+    'pyramid_level',
+    'resize_position',
+]

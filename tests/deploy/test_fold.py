@@ -8,7 +8,9 @@ from torch import nn
 from lightvit_mm.deploy.fold import (
     add_identity_to_depthwise,
     batch_norm_affine,
+    fold_affine_into_next_linear,
     fold_norm_into_next_pointwise,
+    fold_norm_into_transposed_conv,
     fuse_conv_and_norm,
     norm_to_depthwise,
 )
@@ -78,3 +80,29 @@ def test_what_cannot_be_folded():
         batch_norm_affine(nn.BatchNorm2d(6, track_running_stats=False))
     with pytest.raises(TypeError, match='1x1'):
         fold_norm_into_next_pointwise(nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3))
+
+
+def test_norm_into_transposed_conv():
+    conv, norm = nn.ConvTranspose2d(6, 9, 2, stride=2), nn.BatchNorm2d(9)
+    model = nn.Sequential(conv, norm).eval()
+    randomise_norms(model)
+    x = torch.randn(2, 6, 5, 7)
+    with torch.no_grad():
+        expected = model(x)
+        fold_norm_into_transposed_conv(conv, norm)
+        torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(TypeError, match='dense transposed'):
+        fold_norm_into_transposed_conv(nn.ConvTranspose2d(9, 9, 2, groups=9), norm)
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_affine_into_linear(bias):
+    norm, linear = nn.LayerNorm(6), nn.Linear(6, 9, bias=bias)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(2, 5, 6)
+    with torch.no_grad():
+        expected = linear(norm(x))
+        fold_affine_into_next_linear(norm, linear)
+        torch.testing.assert_close(linear(norm(x)), expected, rtol=1e-5, atol=1e-5)
+    assert not list(norm.parameters())

@@ -1,0 +1,319 @@
+"""Swin Transformer with channel shuffle, and the plain one that it is compared with.
+
+Channel shuffle: https://arxiv.org/abs/2310.05642; `lightvit_mm.layers.channel_shuffle` says what is
+the paper's, what its first author's forks show, and what is ours. Swin: Liu et al., ICCV 2021,
+https://arxiv.org/abs/2103.14030; microsoft/Swin-Transformer. With ``rescale='fixed'`` and
+``out_norm=False`` the numbers equal those of the fork Ackesnal/Swin-Transformer, branch release at
+552244b; with ``shuffle=False`` those of the plain network.
+
+Windows at the border are treated as in Swin's detection code: after the norm, maps are padded with
+zeros to whole windows, and the zeros take part in the attention. A map that is no longer than a
+window in one direction is not shifted, as in the classification code; the detection code shifts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
+from lightvit_mm.checkpoints.shuffle_swin import LAYOUTS, SHUFFLED_LAYOUTS
+from lightvit_mm.deploy.fold import fold_affine_into_next_linear
+from lightvit_mm.layers import ChannelShuffle, TransformerBlock, pad_to_multiple
+from lightvit_mm.registry import MODELS
+
+__all__ = ['ShuffleSwin']
+
+NORM_EPS = 1e-5
+
+
+class PatchEmbed(nn.Module):
+    """Images (N, 3, H, W) to normalised patches (N, ceil(H / p), ceil(W / p), C)."""
+
+    def __init__(self, embed_dims: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, embed_dims, patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Embed and normalise."""
+        x = self.proj(pad_to_multiple(x, self.proj.stride[0]))
+        return self.norm(x.permute(0, 2, 3, 1))
+
+
+class PatchMerging(nn.Module):
+    """Join 2 x 2 tokens: (N, H, W, C) to (N, ceil(H / 2), ceil(W / 2), 2C)."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dims, eps=NORM_EPS)
+        self.reduction = nn.Linear(4 * dims, 2 * dims, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Gather, normalise, reduce."""
+        x = _pad_to_multiple(x, 2)
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (N, h, 2, w, 2, C)
+        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
+
+    def fold(self) -> None:
+        """Put scale and shift of the norm into the reduction."""
+        fold_affine_into_next_linear(self.norm, self.reduction)
+
+
+class SplitPatchMerging(nn.Module):
+    """Patch merging of the attended and of the idle half, each on its own.
+
+    (N, H, W, 2C) to (N, ceil(H / 2), ceil(W / 2), 4C), for half the cost of a joint one.
+    """
+
+    def __init__(self, attend_dims: int) -> None:
+        super().__init__()
+        self.attended = PatchMerging(attend_dims)
+        self.idle = PatchMerging(attend_dims)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Merge both halves."""
+        attended, idle = x.chunk(2, dim=-1)
+        return torch.cat((self.attended(attended), self.idle(idle)), dim=-1)
+
+
+class WindowAttention(nn.Module):
+    """Self-attention within windows of M x M tokens, (N, H, W, C) kept.
+
+    Args:
+        dims: C.
+        num_heads: attention heads.
+        window_size: M.
+        shift: how far the windows are moved down and to the right; the map is taken as a torus,
+            but no token attends across its seam.
+    """
+
+    relative_position_index: torch.Tensor
+    relative_position_bias: torch.Tensor
+
+    def __init__(self, dims: int, num_heads: int, window_size: int, shift: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.shift = shift
+        self.qkv = nn.Linear(dims, 3 * dims)
+        self.proj = nn.Linear(dims, dims)
+        num_offsets = 2 * window_size - 1
+        self.relative_position_bias_table = nn.Parameter(torch.empty(num_offsets**2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        tokens = torch.arange(window_size**2)
+        rows, columns = tokens // window_size, tokens % window_size
+        row_offsets, column_offsets = (
+            side[:, None] - side + window_size - 1 for side in (rows, columns)
+        )
+        self.register_buffer(
+            'relative_position_index', num_offsets * row_offsets + column_offsets, persistent=False
+        )
+        self.folded = False
+
+    def position_bias(self) -> torch.Tensor:
+        """What is added to the scores: (heads, M * M, M * M)."""
+        if self.folded:
+            return self.relative_position_bias
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pad, shift, attend within each window, and undo the first two."""
+        batch, height, width, dims = x.shape
+        size, shift = self.window_size, self.shift if min(x.shape[1:3]) > self.window_size else 0
+        x = _pad_to_multiple(x, size)
+        padded_height, padded_width = x.shape[1:3]
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
+        query, key, value = (
+            self.qkv(_windows(x, size))
+            .unflatten(-1, (3, self.num_heads, dims // self.num_heads))
+            .permute(2, 0, 3, 1, 4)  # (3, windows, heads, M * M, C / heads)
+        )
+        bias = self.position_bias().to(query.dtype)[None]
+        if shift:
+            across = _across_seam(padded_height, padded_width, size, shift, x.device)
+            bias = bias.masked_fill(across[:, None], float('-inf')).repeat(batch, 1, 1, 1)
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        x = x.transpose(1, 2).reshape(
+            batch, padded_height // size, padded_width // size, size, size, dims
+        )
+        x = x.transpose(2, 3).reshape(batch, padded_height, padded_width, dims)
+        if shift:
+            x = x.roll((shift, shift), (1, 2))
+        return self.proj(x[:, :height, :width])
+
+    def fold(self) -> None:
+        """Look the bias of each pair of positions up once for all.
+
+        The norm in front is not folded into ``qkv``: the padding between them is zero after its
+        shift, and would not be before.
+        """
+        bias = self.position_bias().detach().contiguous()
+        del self.relative_position_bias_table, self.relative_position_index
+        # A buffer, since torch's fast attention on CPUs refuses a bias that requires a gradient.
+        self.register_buffer('relative_position_bias', bias)
+        self.folded = True
+
+
+def _pad_to_multiple(x: torch.Tensor, divisor: int) -> torch.Tensor:
+    return pad_to_multiple(x.permute(0, 3, 1, 2), divisor).permute(0, 2, 3, 1)
+
+
+def _windows(x: torch.Tensor, size: int) -> torch.Tensor:
+    """(N, H, W, C) to (N * windows, size * size, C)."""
+    x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))
+    return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+
+
+def _across_seam(
+    height: int, width: int, size: int, shift: int, device: torch.device
+) -> torch.Tensor:
+    """Which pairs of tokens of each window the seam divides: (windows, M * M, M * M)."""
+    rows = torch.arange(height, device=device) >= height - shift
+    columns = torch.arange(width, device=device) >= width - shift
+    quarter = (2 * rows[:, None] + 1 * columns)[None, :, :, None]
+    quarter = _windows(quarter, size)
+    return quarter != quarter.transpose(1, 2)
+
+
+@MODELS.register_module()
+class ShuffleSwin(PyramidBackbone):
+    """Channel-shuffle Swin Transformer as a pyramid with strides 4, 8, 16, 32.
+
+    The levels are twice as wide as ``attend_dims``; ``extra_tiny`` has 96, 192, 384 and 768
+    channels, ``tiny`` has 192, 384, 768 and 1536. ``'learnable'`` rescaling adds two parameters a
+    block, 20 to ``extra_tiny`` and 22 to ``tiny``. There are no published weights but for the plain
+    networks, ``shuffle=False``.
+
+    Args:
+        arch: ``'extra_tiny'``, ``'tiny'``, or a dict of ``attend_dims`` (channels that are attended
+            to), ``depths`` and ``num_heads``, each four numbers. With ``shuffle=False`` the named
+            ones have one block more in the third stage, as in the paper's comparison.
+        shuffle: False builds the plain network of width ``attend_dims``, without rescaling.
+        rescale: what the shortcuts of each block are multiplied with: ``'learnable'`` scalars
+            that start at 0.5, ``'fixed'`` 0.5, or ``'none'``.
+        out_norm: normalise each output by a LayerNorm of its own, as in Swin's detection code.
+            Classification files have none; they then keep their initial values.
+        out_indices, frozen_stages, norm_eval, norm_cfg, drop_path_rate, with_cp, deploy, init_cfg:
+            see `PyramidBackbone`, also for the shapes and the errors. There is no BatchNorm, so
+            ``norm_eval`` and ``norm_cfg`` change nothing.
+    """
+
+    arch_settings = {
+        'extra_tiny': {
+            'attend_dims': (48, 96, 192, 384),
+            'depths': (2, 2, 4, 2),
+            'num_heads': (3, 6, 12, 24),
+        },
+        'tiny': {
+            'attend_dims': (96, 192, 384, 768),
+            'depths': (2, 2, 5, 2),
+            'num_heads': (3, 6, 12, 24),
+        },
+    }
+    plain_depths = {'extra_tiny': (2, 2, 5, 2), 'tiny': (2, 2, 6, 2)}
+    level_strides = (4, 8, 16, 32)
+    patch_size = 4
+    window_size = 7
+    mlp_ratio = 4
+
+    def __init__(
+        self,
+        arch: Arch,
+        out_indices: Sequence[int] | None = None,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: Mapping[str, Any] | None = None,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        deploy: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+        shuffle: bool = True,
+        rescale: str = 'learnable',
+        out_norm: bool = True,
+    ) -> None:
+        super().__init__(
+            arch,
+            out_indices,
+            frozen_stages,
+            norm_eval,
+            norm_cfg,
+            drop_path_rate,
+            with_cp,
+            deploy,
+            init_cfg,
+        )
+        self.shuffle = shuffle
+        self.layouts = SHUFFLED_LAYOUTS if shuffle else LAYOUTS
+        if not shuffle and self.arch_name in self.plain_depths:
+            self.arch = {**self.arch, 'depths': self.plain_depths[self.arch_name]}
+        self.stem = PatchEmbed(self.level_channels()[0], self.patch_size)
+        merging = SplitPatchMerging if shuffle else PatchMerging
+        attend_dims = self.arch['attend_dims']
+        self.stages = nn.ModuleList(
+            Stage(
+                self._blocks(i, rescale if shuffle else 'none'),
+                downsample=merging(attend_dims[i - 1]) if i else None,
+                with_cp=with_cp,
+            )
+            for i in range(self.num_stages)
+        )
+        self.out_norms = nn.ModuleDict(
+            {
+                str(i): nn.LayerNorm(self.level_channels()[i], eps=NORM_EPS)
+                for i in (self.out_indices if out_norm else ())
+            }
+        )
+        self.apply(_init_weights)
+        self.finish_init()
+
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level: both halves."""
+        return tuple((1 + self.shuffle) * dims for dims in self.arch['attend_dims'])
+
+    def optional_parts(self) -> tuple[str, ...]:
+        """The output norms of levels that are not returned, or of all."""
+        levels = range(len(self.level_strides))
+        return tuple(f'out_norms.{i}.' for i in levels if str(i) not in self.out_norms)
+
+    def unpublished_parts(self) -> tuple[str, ...]:
+        """The output norms, which only detectors have."""
+        return tuple(f'out_norms.{i}.' for i in self.out_norms)
+
+    def forward_output(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """Normalise the tokens of a level, and give them the shape of a map."""
+        if str(index) in self.out_norms:
+            x = self.out_norms[str(index)](x)
+        return x.permute(0, 3, 1, 2)
+
+    def _blocks(self, stage: int, rescale: str) -> list[nn.Module]:
+        dims, num_heads = self.arch['attend_dims'][stage], self.arch['num_heads'][stage]
+        blocks: list[nn.Module] = [
+            TransformerBlock(
+                WindowAttention(
+                    dims,
+                    num_heads,
+                    self.window_size,
+                    shift=self.window_size // 2 if number % 2 else 0,
+                ),
+                dims,
+                self.mlp_ratio,
+                NORM_EPS,
+                drop_path,
+                rescale,
+            )
+            for number, drop_path in enumerate(self.drop_path_rates()[stage])
+        ]
+        return [ChannelShuffle(block) for block in blocks] if self.shuffle else blocks
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,121 @@
+"""The pre-norm transformer block, and what stands inside it whatever its attention is.
+
+Channels are last throughout: (..., C) stands for tokens (N, L, C) as for maps (N, H, W, C).
+"""
+
+from __future__ import annotations
+
+import torch
+from mmcv.cnn.bricks import DropPath
+from torch import nn
+from torch.nn import functional as F
+
+from lightvit_mm.deploy.fold import fold_affine_into_next_linear
+
+RESCALES = ('learnable', 'fixed', 'none')
+# The constant of the author's Swin fork, and where the learnable coefficients start.
+INITIAL_SCALE = 0.5
+
+
+class Shortcut(nn.Module):
+    """Residual sum ``scale * x + branch``.
+
+    Args:
+        rescale: ``'learnable'``, ``'fixed'`` (one half) or ``'none'`` (one).
+    """
+
+    def __init__(self, rescale: str) -> None:
+        super().__init__()
+        if rescale not in RESCALES:
+            raise ValueError(f'rescale={rescale!r}; choose one of {", ".join(map(repr, RESCALES))}')
+        self.rescale = rescale
+        if rescale == 'learnable':
+            self.scale = nn.Parameter(torch.full((1,), INITIAL_SCALE))
+
+    def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        """Add ``branch`` to the scaled ``x``."""
+        if self.rescale == 'learnable':
+            return torch.addcmul(branch.to(x.dtype), x, self.scale)
+        return torch.add(branch, x, alpha=INITIAL_SCALE if self.rescale == 'fixed' else 1)
+
+
+class TokenMlp(nn.Module):
+    """Two linear layers with GELU between, (..., C) kept."""
+
+    def __init__(self, dims: int, hidden_dims: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dims, hidden_dims)
+        self.fc2 = nn.Linear(hidden_dims, dims)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Expand, activate, reduce."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class GlobalAttention(nn.Module):
+    """Self-attention of all tokens, (N, L, C) kept."""
+
+    def __init__(self, dims: int, num_heads: int, qkv_bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dims, 3 * dims, bias=qkv_bias)
+        self.proj = nn.Linear(dims, dims)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attend."""
+        batch, length, dims = x.shape
+        query, key, value = (
+            self.qkv(x)
+            .reshape(batch, length, 3, self.num_heads, dims // self.num_heads)
+            .permute(2, 0, 3, 1, 4)  # (3, N, heads, L, C / heads)
+        )
+        x = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(x.transpose(1, 2).reshape(batch, length, dims))
+
+    def fold_norm(self, norm: nn.LayerNorm) -> None:
+        """Take over scale and shift of the norm in front."""
+        fold_affine_into_next_linear(norm, self.qkv)
+
+
+class TransformerBlock(nn.Module):
+    """Attention and MLP, each behind a LayerNorm and beside a shortcut, (..., C) kept.
+
+    Args:
+        attn: the attention, (..., C) kept. If it has a method ``fold_norm(norm)``, deploy form
+            calls it.
+        dims: C.
+        mlp_ratio: hidden width of the MLP over C.
+        norm_eps: of both norms.
+        drop_path: rate of stochastic depth.
+        rescale: what both shortcuts are multiplied with, see `Shortcut`.
+    """
+
+    def __init__(
+        self,
+        attn: nn.Module,
+        dims: int,
+        mlp_ratio: int,
+        norm_eps: float,
+        drop_path: float = 0.0,
+        rescale: str = 'none',
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dims, eps=norm_eps)
+        self.attn = attn
+        self.shortcut1 = Shortcut(rescale)
+        self.norm2 = nn.LayerNorm(dims, eps=norm_eps)
+        self.mlp = TokenMlp(dims, mlp_ratio * dims)
+        self.shortcut2 = Shortcut(rescale)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attention, MLP."""
+        x = self.shortcut1(x, self.drop_path(self.attn(self.norm1(x))))
+        return self.shortcut2(x, self.drop_path(self.mlp(self.norm2(x))))
+
+    def fold(self) -> None:
+        """Put scale and shift of the norms into the linear layers behind them."""
+        fold_norm = getattr(self.attn, 'fold_norm', None)
+        if callable(fold_norm):
+            fold_norm(self.norm1)
+        fold_affine_into_next_linear(self.norm2, self.mlp.fc1)
