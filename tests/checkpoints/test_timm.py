@@ -76,6 +76,22 @@ def test_same_outputs(timm, tmp_path, name, mm_log):
     assert largest_deviation(outputs[:levels], expected[:levels]) < 1e-4
 
 
+def test_same_tokens_of_deit(timm, tmp_path):
+    theirs = timm.create_model('deit_tiny_patch16_224').eval()
+    randomise(theirs)
+    file = tmp_path / 'model.safetensors'
+    save_file(theirs.state_dict(), file)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(file)}
+    ours = backbones.ShuffleDeiT(arch='tiny', shuffle=False, init_cfg=init_cfg)
+    ours.init_weights()
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = theirs.forward_intermediates(
+            x, indices=[2, 5, 8, 11], intermediates_only=True, norm=False
+        )
+        assert largest_deviation(ours.eval().stage_maps(x), expected) < 1e-4
+
+
 @pytest.mark.parametrize('name', [*MODELS, 'deit_tiny_patch16_224'])
 def test_the_default_tag_is_timms(timm, name):
     tag = timm.models.get_pretrained_cfg(name).tag
