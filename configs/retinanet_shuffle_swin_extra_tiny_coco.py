@@ -1,4 +1,4 @@
 # No published figure; recipe of RepViT's Mask R-CNN. No weights were released: it starts from
 # random ones.
 _base_ = './_base_/retinanet_shuffle_swin.py'
-model = dict(backbone=dict(arch='extra_tiny'), neck=dict(in_channels=[96, 192, 384, 768]))
+model = dict(backbone=dict(arch='extra_tiny'), neck=dict(in_channels=[192, 384, 768]))

@@ -3,4 +3,4 @@
 _base_ = './_base_/retinanet_shuffle_swin.py'
 model = dict(
     backbone=dict(arch='tiny', drop_path_rate=0.05),
-    neck=dict(in_channels=[192, 384, 768, 1536]))
+    neck=dict(in_channels=[384, 768, 1536]))

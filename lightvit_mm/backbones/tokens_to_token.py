@@ -8,6 +8,7 @@ https://arxiv.org/abs/2009.14794.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -57,7 +58,7 @@ class TokenPerformer(nn.Module):
         self, key: torch.Tensor, query: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
         # Sums over all tokens of exponentials need the range of single precision.
-        with torch.autocast(value.device.type, enabled=False):
+        with _no_autocast(value.device.type):
             key, query = self._kernel(key.float()), self._kernel(query.float())
             context = key.transpose(1, 2) @ value.float()
             # The authors divide both kernels by the root of the number of features, which cancels
@@ -74,6 +75,12 @@ class TokenPerformer(nn.Module):
         """Put scale and shift of the norms into the linear layers behind them."""
         fold_affine_into_next_linear(self.norm1, self.kqv)
         fold_affine_into_next_linear(self.norm2, self.mlp.fc1)
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager:
+    if not torch.amp.is_autocast_available(device_type):  # as on the meta device
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 class TokensToToken(nn.Module):

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-
-ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-
-
-def _attention_flops(
-    query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
-) -> int:
-    return sdpa_flop_count(query, key, value)
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -27,14 +20,31 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
     """Multiply-accumulates of one forward pass of ``model`` on a (1, 3, height, width) image.
 
     Convolutions, linear layers and both products of attention count; norms, activations, sums and
-    interpolations don't, as is the custom of the papers.
+    interpolations don't, as is the custom of the papers. Nothing is computed: a copy of the model
+    on the meta device is only asked for shapes.
     """
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    # torch's counter knows the attention kernels of GPUs only.
-    counter = FlopCounterMode(display=False, custom_mapping={ATTENTION_ON_CPU: _attention_flops})
-    with counter:
-        model(torch.zeros(1, 3, height, width, device=device))
-    model.train(was_training)
+    shapes_only = copy.deepcopy(model).eval().to('meta')
+    with FlopCounterMode(display=False) as counter:
+        shapes_only(torch.zeros(1, 3, height, width, device='meta'))
     return counter.get_total_flops() // 2
+
+
+def inference_form(model: nn.Module) -> nn.Module:
+    """A detector or segmentor as a module from images to head outputs, to be counted.
+
+    Of a two-stage detector it has the first stage only: what the second one costs depends on the
+    number of proposals.
+    """
+    return _Inference(model)
+
+
+class _Inference(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> Any:
+        model: Any = self.model
+        if hasattr(model, 'roi_head'):
+            return model.rpn_head(model.extract_feat(x))
+        return model(x, mode='tensor')

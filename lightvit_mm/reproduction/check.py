@@ -7,13 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.table import Table
 from torch import nn
 
-from lightvit_mm.engine.complexity import count_macs, count_parameters
+from lightvit_mm.engine.complexity import count_macs, count_parameters, inference_form
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.engine.schedule import build_runner, learning_rates
 from lightvit_mm.reproduction.published import Recipe, Row
@@ -70,7 +69,7 @@ def check_row(row: Row, configs: str | Path = 'configs') -> Checked:
         'norms': _norms(row.recipe, runner.model),
     }
     if row.gmacs:
-        checked.gmacs = count_macs(_Inference(runner.model), *row.gmacs['input']) / 1e9
+        checked.gmacs = count_macs(inference_form(runner.model), *row.gmacs['input']) / 1e9
         found['gmacs'] = _gmacs(row, checked.gmacs)
     checked.differences = {part: text for part, text in found.items() if text}
     return checked
@@ -106,17 +105,6 @@ def _verdict(result: Checked) -> str:
     explained = [f'{part}: {why}' for part, why in result.row.explained.items()]
     state = f'fits, but {result.row.obstacle}' if result.row.obstacle else 'fits'
     return '; '.join([state, *explained])
-
-
-class _Inference(nn.Module):
-    """A detector or segmentor as a plain module from images to head outputs."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.model(x, mode='tensor')
 
 
 def _parameters(row: Row, measured: float) -> str:

@@ -1,0 +1,148 @@
+"""The model zoo: what is measured of every config, as OpenMMLab's metafile and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from lightvit_mm.engine.complexity import count_macs, count_parameters, inference_form
+from lightvit_mm.engine.running import load_config
+from lightvit_mm.reproduction.published import Row
+
+# What the counts are for: the usual test image of each data set, height and width.
+INPUTS = {'coco': (800, 1344), 'ade20k': (512, 512), 'voc12aug': (512, 512)}
+DATASETS = {'coco': 'COCO 2017', 'ade20k': 'ADE20K', 'voc12aug': 'PASCAL VOC 2012, augmented'}
+HEADS = {
+    'retinanet': 'RetinaNet',
+    'mask_rcnn': 'Mask R-CNN',
+    'ssdlite': 'SSDLite',
+    'semantic_fpn': 'Semantic FPN',
+    'upernet': 'UperNet',
+    'deeplabv3': 'DeepLabv3',
+}
+TASKS = {
+    'retinanet': 'Object Detection',
+    'mask_rcnn': 'Instance Segmentation',
+    'ssdlite': 'Object Detection',
+}
+COLLECTIONS = {
+    'edgevit': ('EdgeViT', 'EdgeViTs', 'https://arxiv.org/abs/2205.03436'),
+    'mobilevit': ('MobileViT', 'MobileViT', 'https://arxiv.org/abs/2110.02178'),
+    'repvit': ('RepViT', 'RepViT', 'https://arxiv.org/abs/2307.09283'),
+    'efficientvit': (
+        'EfficientViT (Microsoft)',
+        'EfficientViT',
+        'https://arxiv.org/abs/2305.07027',
+    ),
+    'shuffle_swin': ('Channel-shuffle Swin', "Plug n' Play", 'https://arxiv.org/abs/2310.05642'),
+    'shuffle_deit': ('Channel-shuffle DeiT', "Plug n' Play", 'https://arxiv.org/abs/2310.05642'),
+    'shuffle_t2t_vit': (
+        'Channel-shuffle T2T-ViT',
+        "Plug n' Play",
+        'https://arxiv.org/abs/2310.05642',
+    ),
+}
+INTRODUCTION = """# Model zoo
+
+Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of the training form)
+and multiply-accumulates are measured here, at 800 x 1344 for COCO and 512 x 512 elsewhere; those of
+Mask R-CNN leave out what runs once a proposal. Published figures are others': box and mask AP or
+mIoU in percent with their source, from `configs/published.yml`; *recalled* ones were not verified.
+**Nothing has been reproduced by us yet**: that needs COCO or ADE20K, and GPUs.
+`python tools/reproduce.py --check` compares each config with the recipe of its row."""
+HEADER = (
+    '# Made by tools/model_zoo.py out of the configs. Parameters of the training form; GMACs of\n'
+    '# one image of that height and width, without what depends on the number of proposals.\n'
+)
+
+
+def split_name(name: str) -> tuple[str, str, str, str]:
+    """Head, family, arch and data set of a config's name."""
+    head = next(head for head in HEADS if name.startswith(f'{head}_'))
+    rest, dataset = name.removeprefix(f'{head}_').rsplit('_', 1)
+    family = next(family for family in COLLECTIONS if rest.startswith(f'{family}_'))
+    return head, family, rest.removeprefix(f'{family}_'), dataset
+
+
+def zoo_configs(configs: Path) -> list[Path]:
+    """The configs of the zoo: all but those of the embedded data set."""
+    files = [file for file in configs.glob('*.py') if not file.stem.endswith('_shapes')]
+    return sorted(files)
+
+
+def measure(file: Path) -> dict[str, Any]:
+    """The metafile's entry of one config."""
+    head, family, _, dataset = split_name(file.stem)
+    config = load_config(str(file))
+    init_default_scope(config.default_scope)
+    model: nn.Module = MODELS.build(config.model)
+    height, width = INPUTS[dataset]
+    return {
+        'Name': file.stem,
+        'In Collection': COLLECTIONS[family][0],
+        'Config': f'configs/{file.name}',
+        'Metadata': {
+            'Parameters': count_parameters(model),
+            'GMACs': round(count_macs(inference_form(model), height, width) / 1e9, 2),
+            'Input': [height, width],
+            'Training Data': DATASETS[dataset],
+        },
+        # Filled in by whoever has reproduced it.
+        'Results': [{'Task': TASKS.get(head, 'Semantic Segmentation'), 'Metrics': None}],
+    }
+
+
+def write_metafile(file: Path, models: Iterable[Mapping[str, Any]]) -> None:
+    """Write the entries, and the papers that they belong to."""
+    collections = [
+        {'Name': name, 'Paper': {'Title': title, 'URL': url}}
+        for name, title, url in COLLECTIONS.values()
+    ]
+    heads, families = list(HEADS), list(COLLECTIONS)
+
+    def order(model: Mapping[str, Any]) -> tuple[int, int, int]:
+        head, family, _, _ = split_name(model['Name'])
+        return families.index(family), heads.index(head), model['Metadata']['Parameters']
+
+    content = {'Collections': collections, 'Models': sorted(models, key=order)}
+    file.write_text(HEADER + yaml.safe_dump(content, sort_keys=False, width=98))
+
+
+def as_page(metafile: Mapping[str, Any], rows: Iterable[Row]) -> str:
+    """The page of the zoo, in Markdown."""
+    published = {row.config: row for row in rows}
+    models = {model['Name']: model for model in metafile['Models']}
+    lines = [INTRODUCTION]
+    for family, (collection, _, url) in COLLECTIONS.items():
+        lines += ['', f'## [{collection}]({url})', '']
+        lines += ['| config | M | GMACs | published | source | reproduced by us |']
+        lines += ['|---|---|---|---|---|---|']
+        for name, model in models.items():
+            if split_name(name)[1] == family:
+                lines.append(_line(name, model, published.get(name)))
+    return '\n'.join(lines) + '\n'
+
+
+def _line(name: str, model: Mapping[str, Any], row: Row | None) -> str:
+    metadata = model['Metadata']
+    figures = source = ''
+    if row:
+        figures = ', '.join(f'{metric} {value}' for metric, value in row.published.items())
+        source = row.source
+        source += ' (third party)' if row.third_party else ''
+        source += ' (*recalled*)' if row.confidence == 'recalled' else ''
+    ours = model['Results'][0]['Metrics'] or {}
+    cells = (
+        f'[{name}](../{model["Config"]})',
+        f'{metadata["Parameters"] / 1e6:.3f}',
+        f'{metadata["GMACs"]:.1f}',
+        figures,
+        source,
+        ', '.join(f'{metric} {value}' for metric, value in ours.items()),
+    )
+    return f'| {" | ".join(cells)} |'

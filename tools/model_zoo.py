@@ -1,0 +1,33 @@
+"""Measure every config and write the model zoo: python tools/model_zoo.py"""
+
+import argparse
+from pathlib import Path
+
+import yaml
+from rich.progress import track
+
+from lightvit_mm.errors import user_errors
+from lightvit_mm.reproduction.published import read_published
+from lightvit_mm.reproduction.zoo import as_page, measure, write_metafile, zoo_configs
+
+CONFIGS, PAGE = Path('configs'), Path('docs/model_zoo.md')
+METAFILE = CONFIGS / 'metafile.yml'
+
+
+def main() -> None:
+    """Measure, keep what was reproduced, write."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    models = [measure(file) for file in track(zoo_configs(CONFIGS), 'measuring')]
+    if METAFILE.is_file():
+        before = {m['Name']: m for m in yaml.safe_load(METAFILE.read_text())['Models']}
+        for model in models:
+            model['Results'] = before.get(model['Name'], model)['Results']
+    write_metafile(METAFILE, models)
+    page = as_page(yaml.safe_load(METAFILE.read_text()), read_published(CONFIGS / 'published.yml'))
+    PAGE.write_text(page)
+    print(f'{len(models)} models: {METAFILE}, {PAGE}')
+
+
+if __name__ == '__main__':
+    with user_errors():
+        main()
