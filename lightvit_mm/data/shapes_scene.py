@@ -38,7 +38,7 @@ _BLOB_KNOTS, _BLOB_STEPS = 8, 6
 class Difficulty:
     """What makes a scene easy or hard. Ranges are inclusive, sides are square roots of areas."""
 
-    objects: tuple[int, int] = (1, 4)
+    objects: tuple[int, int] = (2, 5)
     """Objects wanted in an image; fewer where no free place is found."""
     size_weights: tuple[int, int, int] = (25, 45, 30)
     """How often a small, medium or large outline is drawn, before others cover parts of it."""
