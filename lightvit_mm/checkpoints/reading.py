@@ -29,6 +29,11 @@ from torch.hub import HASH_REGEX, load_state_dict_from_url
 from lightvit_mm.checkpoints.layout import unwrap
 from lightvit_mm.errors import UserError
 
+OFFLINE_HINT = (
+    'Without a network, fetch it elsewhere and give its path (in our configs: --cfg-options '
+    'model.backbone.init_cfg.checkpoint=FILE), or start from random weights on purpose '
+    '(--cfg-options model.backbone.init_cfg=None)'
+)
 HISTORY_STATISTICS = ('current', 'max', 'mean', 'min')
 
 
@@ -131,7 +136,9 @@ def _guarded(source: str | Path, load: Callable[[], Any]) -> Any:
         with torch.serialization.safe_globals(_allowed_globals()):
             return load()
     except URLError as error:
-        raise CheckpointError(f'{source} could not be fetched: {error.reason}') from error
+        raise CheckpointError(
+            f'{source} could not be fetched: {error.reason}. {OFFLINE_HINT}'
+        ) from error
     except Exception as error:
         # torch's reader of pickles raises whatever a damaged byte happens to lead to.
         asked = re.search(r'(?:GLOBAL|getattr of) (\S+)', str(error))

@@ -16,7 +16,7 @@ from mmengine.dist import barrier as dist_barrier
 from mmengine.dist import get_rank, get_world_size
 from torch.hub import download_url_to_file, get_dir
 
-from lightvit_mm.checkpoints.reading import CheckpointError, read_checkpoint
+from lightvit_mm.checkpoints.reading import OFFLINE_HINT, CheckpointError, read_checkpoint
 
 SCHEME = 'timm://'
 # What timm 1.0.31 itself takes for a name without a tag.
@@ -75,8 +75,7 @@ def load_timm_weights(filename: str, map_location: Any = None) -> dict[str, Any]
         except (URLError, OSError) as error:
             reason = getattr(error, 'reason', error)
             raise CheckpointError(
-                f'{filename}: {address} could not be fetched: {reason}. Without a network, fetch '
-                'it elsewhere and give the path of the file as the checkpoint'
+                f'{filename}: {address} could not be fetched: {reason}. {OFFLINE_HINT}'
             ) from error
     if get_world_size() > 1:
         dist_barrier()
