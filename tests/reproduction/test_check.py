@@ -90,7 +90,7 @@ def test_every_leaf_quotes_what_its_row_says():
                 assert 'Published' not in file.read_text(), file.stem
 
 
-@pytest.mark.parametrize(('rows', 'status'), [('retinanet_edgevit_xxs*', 0), ('nothing', 1)])
+@pytest.mark.parametrize(('rows', 'status'), [('retinanet_edgevit_xxs*', 0), ('nothing', 2)])
 def test_the_tool(rows, status):
     result = run_tool('tools/reproduce.py', '--check', '--rows', rows)
     assert result.returncode == status
@@ -101,8 +101,8 @@ def test_the_tool(rows, status):
 
 def test_the_tool_fails_on_a_difference(tmp_path):
     file = tmp_path / 'published.yml'
-    file.write_text(PUBLISHED.read_text().replace('computed: 13.396', 'computed: 13.395'))
-    rows = ('--rows', 'retinanet_edgevit_xxs*')
+    file.write_text(PUBLISHED.read_text().replace('computed: 16.279', 'computed: 16.278'))
+    rows = ('--rows', 'retinanet_edgevit_xs*')
     result = run_tool('tools/reproduce.py', '--check', '--published', str(file), *rows)
     assert result.returncode == 1
     assert '0 of 1 rows fit' in result.stdout
