@@ -10,6 +10,8 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lightvit_mm import backbones
 from lightvit_mm.backbones import PyramidBackbone
@@ -54,6 +56,18 @@ def largest_deviation(outputs, expected) -> float:
         ((a - b).abs().max() / b.std(correction=0).clamp(min=1e-12)).item()
         for a, b in itertools.zip_longest(outputs, expected)
     )
+
+
+class LargestTensor(TorchDispatchMode):
+    """Number of elements of the largest tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        self.elements = max(self.elements, *sizes, 0)
+        return out
 
 
 def run_tool(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:

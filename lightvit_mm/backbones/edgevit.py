@@ -27,7 +27,7 @@ from lightvit_mm.deploy.fold import (
     fold_norm_into_next_pointwise,
     norm_to_depthwise,
 )
-from lightvit_mm.layers import pad_to_multiple
+from lightvit_mm.layers import init_linear, pad_to_multiple
 from lightvit_mm.registry import MODELS
 
 __all__ = ['EdgeViT']
@@ -288,7 +288,7 @@ class EdgeViT(PyramidBackbone):
         last_level = len(self.level_strides) - 1
         if out_norm and last_level in self.out_indices:
             self.out_norm = build_norm_layer(self.norm_cfg, embed_dims[-1])[1]
-        self.apply(_init_weights)
+        self.apply(init_linear)
         self.finish_init()
 
     def optional_parts(self) -> tuple[str, ...]:
@@ -304,9 +304,3 @@ class EdgeViT(PyramidBackbone):
         """Turn the final BatchNorm, behind which no convolution stands, into a scale and shift."""
         if hasattr(self, 'out_norm'):
             self.out_norm = norm_to_depthwise(self.out_norm)
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

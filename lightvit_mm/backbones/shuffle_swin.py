@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.shuffle_swin import LAYOUTS, SHUFFLED_LAYOUTS
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
-from lightvit_mm.layers import ChannelShuffle, TransformerBlock, pad_to_multiple
+from lightvit_mm.layers import ChannelShuffle, TransformerBlock, init_linear, pad_to_multiple
 from lightvit_mm.registry import MODELS
 
 __all__ = ['ShuffleSwin']
@@ -269,7 +269,7 @@ class ShuffleSwin(PyramidBackbone):
                 for i in (self.out_indices if out_norm else ())
             }
         )
-        self.apply(_init_weights)
+        self.apply(init_linear)
         self.finish_init()
 
     def level_channels(self) -> tuple[int, ...]:
@@ -310,10 +310,3 @@ class ShuffleSwin(PyramidBackbone):
             for number, drop_path in enumerate(self.drop_path_rates()[stage])
         ]
         return [ChannelShuffle(block) for block in blocks] if self.shuffle else blocks
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

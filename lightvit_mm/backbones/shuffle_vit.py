@@ -24,6 +24,7 @@ from lightvit_mm.layers import (
     ChannelShuffle,
     GlobalAttention,
     TransformerBlock,
+    init_linear,
     pad_to_multiple,
     pyramid_level,
     resize_position,
@@ -120,7 +121,7 @@ class ShuffleViT(PyramidBackbone):
                 for i in self.out_indices
             }
         )
-        self.apply(_init_weights)
+        self.apply(init_linear)
         self.finish_init()
 
     def level_channels(self) -> tuple[int, ...]:
@@ -234,10 +235,3 @@ class ShuffleT2TViT(ShuffleViT):
     qkv_bias = False
     make_stem = TokensToToken
     make_layouts = staticmethod(t2t_vit_layouts)
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

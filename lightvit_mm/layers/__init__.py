@@ -3,6 +3,7 @@
 from lightvit_mm.layers.channel_shuffle import ChannelShuffle
 from lightvit_mm.layers.checkpointing import checkpoint
 from lightvit_mm.layers.conv_norm import ConvNorm
+from lightvit_mm.layers.initialise import init_linear
 from lightvit_mm.layers.padding import pad_to_multiple
 from lightvit_mm.layers.position import resize_position
 from lightvit_mm.layers.pyramid_levels import pyramid_level
@@ -17,6 +18,7 @@ __all__ = [
     'TokenMlp',
     'TransformerBlock',
     'checkpoint',
+    'init_linear',
     'pad_to_multiple',
     'pyramid_level',
     'resize_position',

@@ -5,10 +5,8 @@ import copy
 import golden_files
 import pytest
 import torch
-from conftest import largest_deviation, randomise_norms
+from conftest import LargestTensor, largest_deviation, randomise_norms
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lightvit_mm.backbones import MobileViT
 from lightvit_mm.backbones.mobilevit import (
@@ -169,18 +167,6 @@ def test_nothing_is_resized_where_the_patch_divides(monkeypatch):
         model(torch.randn(1, 3, 96, 72))
     # Strides 8, 16, 32 give 12 x 9, 6 x 5 and 3 x 3.
     assert sizes == [(12, 10), (12, 9), (6, 6), (6, 5), (4, 4), (3, 3)]
-
-
-class LargestTensor(TorchDispatchMode):
-    """Number of elements of the largest tensor that any operation makes."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
-        self.elements = max(self.elements, *sizes, 0)
-        return out
 
 
 @pytest.mark.parametrize('training', [False, True])

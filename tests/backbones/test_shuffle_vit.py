@@ -6,11 +6,10 @@ import math
 import golden_files
 import pytest
 import torch
-from conftest import largest_deviation, randomise_norms
+from conftest import LargestTensor, largest_deviation, randomise_norms
 from test_shuffle_swin import randomise
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightvit_mm.backbones import ShuffleDeiT, ShuffleT2TViT
@@ -160,19 +159,6 @@ def test_deploy_form_with_random_layer_norms(family):
         assert largest_deviation(deployed(x), model(x)) < 1e-4
     for module in deployed.modules():
         assert not isinstance(module, torch.nn.LayerNorm) or module.weight is None
-
-
-class LargestTensor(TorchDispatchMode):
-    """Notes the most elements that any operation returns."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return result
 
 
 @pytest.mark.parametrize('family', [ShuffleDeiT, ShuffleT2TViT])
