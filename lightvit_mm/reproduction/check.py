@@ -15,10 +15,9 @@ from torch import nn
 from lightvit_mm.engine.complexity import count_macs, count_parameters, inference_form
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.engine.schedule import build_runner, learning_rates
-from lightvit_mm.reproduction.published import Recipe, Row
+from lightvit_mm.reproduction.published import PROCESSES, Recipe, Row
 
 COCO_IMAGES, ADE20K_IMAGES = 117_266, 20_210
-PROCESSES = 8
 # Papers round, and count a few cheap layers or not.
 MACS_TOLERANCE = 0.02
 # mmcv 1.x ended a warm-up or a decay one iteration later than mmengine does.

@@ -11,6 +11,9 @@ import yaml
 
 from lightvit_mm.errors import UserError
 
+# In every recipe.
+PROCESSES = 8
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -63,6 +66,7 @@ class Row:
         parameters_M: ``published`` and ``computed``, as far as they are known, in millions.
         gmacs: ``published`` at ``input`` (height, width).
         third_party: whether others than the model's authors published it.
+        released: address of the trained model, where its authors released it.
         obstacle: why the row can't be run as it stands.
         explained: for each part of the check that differs from what is published, why.
         notes: what else a reader should know.
@@ -78,10 +82,16 @@ class Row:
     parameters_M: dict[str, float] = field(default_factory=dict)
     gmacs: dict[str, Any] = field(default_factory=dict)
     third_party: bool = False
+    released: str | None = None
     obstacle: str | None = None
     explained: dict[str, str] = field(default_factory=dict)
     notes: str | None = None
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str:
+        """The data set, as the name of the config ends."""
+        return self.config.rsplit('_', 1)[1]
 
 
 def read_published(path: str | Path, pattern: str = '*') -> list[Row]:

@@ -1,0 +1,66 @@
+"""What a training run logged, gathered over its resumptions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# COCO's metrics are logged as fractions, those of segmentation in percent.
+COCO_PREFIX = 'coco/'
+
+
+@dataclass
+class History:
+    """Loss and learning rate by iteration, and metrics (in percent) by iteration.
+
+    Attributes:
+        loss: total loss, averaged as the config's log processor does.
+        lr: learning rate.
+        metrics: name, such as ``'bbox_mAP'`` or ``'mIoU'``, to value by iteration.
+    """
+
+    loss: dict[int, float] = field(default_factory=dict)
+    lr: dict[int, float] = field(default_factory=dict)
+    metrics: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def final(self, metric: str) -> float | None:
+        """The last value of a metric, None before the first."""
+        values = self.metrics.get(metric)
+        return values[max(values)] if values else None
+
+
+def read_history(work_dir: str | Path) -> History:
+    """Read every ``scalars.json`` under ``work_dir``, later runs over earlier ones."""
+    history = History()
+    last_of_epoch: dict[int, int] = {}
+    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        # A killed run may leave half a line at the end.
+        for line in file.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if 'loss' in entry:
+                iteration = entry['step']
+                history.loss[iteration] = entry['loss']
+                history.lr[iteration] = entry.get('base_lr', entry['lr'])
+                if 'epoch' in entry:
+                    last = last_of_epoch.get(entry['epoch'], 0)
+                    last_of_epoch[entry['epoch']] = max(last, iteration)
+            else:
+                # Validation counts epochs where training does.
+                iteration = last_of_epoch.get(entry['step'], entry['step'])
+                for name, value in metrics_in_percent(entry).items():
+                    history.metrics.setdefault(name, {})[iteration] = value
+    return history
+
+
+def metrics_in_percent(entry: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a log entry, under the names of ``configs/published.yml``."""
+    return {
+        name.removeprefix(COCO_PREFIX): 100 * value if name.startswith(COCO_PREFIX) else value
+        for name, value in entry.items()
+        if name.startswith(COCO_PREFIX) or name in ('mIoU', 'mAcc', 'aAcc')
+    }
