@@ -224,7 +224,10 @@ def test_autocast_export_and_compile(family, arch):
     with torch.no_grad():
         expected = model(x)
         with torch.autocast('cpu', torch.bfloat16):
-            assert largest_deviation([o.float() for o in model(x)], expected) < 0.2
+            rounded = model(x)
+        # On average over a level: bfloat16 keeps 8 bits, so that single large values move more.
+        for output, level in zip(rounded, expected, strict=True):
+            assert (output.float() - level).square().mean().sqrt() < 0.04 * level.std()
         exported = torch.export.export(model, (x,)).module()
         assert largest_deviation(exported(x), expected) < 1e-4
         torch._dynamo.reset()  # what it compiled for other variants counts as recompilation
