@@ -234,6 +234,8 @@ class MobileViT(PyramidBackbone):
             front of its pooling, to 320, 384 or 640 channels. timm and mmpretrain always do; the
             authors' detection and segmentation code does not, and it is not done here unless
             asked for. The weights of an expansion that is not built are left out.
+        output_stride: stride of the last level, 32, or 16 as the authors' segmentation code has it:
+            its downsampling then keeps the size. Weights are the same.
         drop_rate: dropout in the transformers. The authors train their classifiers with 0.1, the
             xxs with 0.05.
         drop_path_rate: stochastic depth, which the paper does not have: of the inverted residuals
@@ -287,6 +289,7 @@ class MobileViT(PyramidBackbone):
         deploy: bool = False,
         init_cfg: dict | list[dict] | None = None,
         expand_last: bool = False,
+        output_stride: int = 32,
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__(
@@ -300,7 +303,10 @@ class MobileViT(PyramidBackbone):
             deploy,
             init_cfg,
         )
+        if output_stride not in (16, 32):
+            raise ValueError(f'MobileViT: output_stride={output_stride}; choose 16 or 32')
         self.drop_rate = drop_rate
+        self.out_strides = tuple(min(stride, output_stride) for stride in self.out_strides)
         stem_dims, embed_dims = self.arch['stem_dims'], self.arch['embed_dims']
         self.stem = nn.Sequential(
             ConvNormSiLU(3, self.first_dims, 3, stride=2, norm_cfg=self.norm_cfg),
@@ -310,7 +316,9 @@ class MobileViT(PyramidBackbone):
             Stage(
                 (self._block(i, rate) for rate in self.drop_path_rates()[i]),
                 downsample=self._mv2_block(
-                    embed_dims[i - 1] if i else stem_dims, embed_dims[i], stride=2
+                    embed_dims[i - 1] if i else stem_dims,
+                    embed_dims[i],
+                    stride=2 if self.level_strides[i] <= output_stride else 1,
                 ),
                 with_cp=with_cp,
             )

@@ -288,3 +288,23 @@ def test_maps_stay_channels_last():
     with torch.no_grad():
         for output in model(torch.randn(2, 3, 96, 72)):
             assert output.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_output_stride_of_segmentation():
+    plain = MobileViT(arch='xxs').eval()
+    model = MobileViT(arch='xxs', output_stride=16).eval()
+    model.load_state_dict(plain.state_dict())
+    assert model.out_strides == (4, 8, 16, 16)
+    x = torch.randn(1, 3, 128, 96)
+    with torch.no_grad():
+        outputs, expected = model(x), plain(x)
+        assert [output.shape[-2:] for output in outputs] == [(32, 24), (16, 12), (8, 6), (8, 6)]
+        assert largest_deviation(outputs[:3], expected[:3]) == 0
+        # The same convolutions at every place, of which a stride of 2 takes every other one.
+        downsampled = plain.stages[3].downsample(expected[2])
+        kept = model.stages[3].downsample(expected[2])
+        assert largest_deviation([kept[..., ::2, ::2]], [downsampled]) < 1e-5
+        deployed = model.switch_to_deploy()
+        assert largest_deviation(deployed(x), outputs) < 1e-4
+    with pytest.raises(ValueError, match='choose 16 or 32'):
+        MobileViT(arch='xxs', output_stride=8)
