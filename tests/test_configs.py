@@ -69,7 +69,8 @@ def inputs(config):
     from mmseg.structures import SegDataSample
 
     sample = SegDataSample(metainfo={'ori_shape': (96, 128), 'img_shape': (96, 128)})
-    sample.gt_sem_seg = PixelData(data=torch.randint(0, 150, (1, 96, 128)))
+    num_classes = config.model.decode_head.num_classes
+    sample.gt_sem_seg = PixelData(data=torch.randint(0, num_classes, (1, 96, 128)))
     images = [torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8) for _ in range(2)]
     return {'inputs': images, 'data_samples': [sample, sample.clone()]}
 
@@ -111,6 +112,7 @@ def test_training_step_and_prediction(file):
     backbone = model.backbone
     assert isinstance(backbone, PyramidBackbone)
     channels = config.model.get('neck', config.model.get('decode_head', {})).get('in_channels')
+    channels = [channels] if isinstance(channels, int) else channels
     assert list(channels) == list(backbone.out_channels)
     count = count_parameters(model)
     if not file.stem.endswith('_shapes'):

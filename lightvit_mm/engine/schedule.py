@@ -76,7 +76,9 @@ def learning_rates(runner: Runner, at: Iterable[int]) -> dict[int, float]:
 
 
 def _rate(runner: Runner) -> float:
-    rates: set[Any] = set(runner.optim_wrapper.get_lr()['lr'])
-    if len(rates) != 1:
-        raise ValueError(f'the parameter groups have several learning rates: {sorted(rates)}')
-    return float(rates.pop())
+    rates = runner.optim_wrapper.get_lr()
+    # Where parameters have factors of their own, mmengine keeps the rate without them beside.
+    different: set[Any] = set(rates.get('base_lr', rates['lr']))
+    if len(different) != 1:
+        raise ValueError(f'the parameter groups have several learning rates: {sorted(different)}')
+    return float(different.pop())

@@ -17,7 +17,8 @@ from lightvit_mm.engine.running import load_config
 from lightvit_mm.engine.schedule import build_runner, learning_rates
 from lightvit_mm.reproduction.published import PROCESSES, Recipe, Row
 
-COCO_IMAGES, ADE20K_IMAGES = 117_266, 20_210
+# Of COCO those with objects.
+TRAIN_IMAGES = {'coco': 117_266, 'ade20k': 20_210, 'voc12aug': 10_582}
 # Papers round, and count a few cheap layers or not.
 MACS_TOLERANCE = 0.02
 # mmcv 1.x ended a warm-up or a decay one iteration later than mmengine does.
@@ -56,8 +57,7 @@ class Checked:
 def check_row(row: Row, configs: str | Path = 'configs') -> Checked:
     """Build the model, the optimizer and the schedule of a row and compare them with it."""
     config = load_config(str(Path(configs) / f'{row.config}.py'))
-    images = COCO_IMAGES if row.recipe.epochs else ADE20K_IMAGES
-    runner = build_runner(config, -(-images // row.recipe.batch))
+    runner = build_runner(config, -(-TRAIN_IMAGES[row.dataset] // row.recipe.batch))
     checked = Checked(row, count_parameters(runner.model) / 1e6)
     found = {
         'parameters': _parameters(row, checked.parameters_M),

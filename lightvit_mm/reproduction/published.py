@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,9 +20,9 @@ PROCESSES = 8
 class Recipe:
     """How a published result was trained; ``batch`` is the total over all processes.
 
-    Detection counts ``epochs`` and drops the rate at ``steps``; segmentation counts
-    ``iterations`` and decays polynomially. ``decay_mult`` scales the weight decay of the
-    parameters whose names contain the key.
+    Detection counts ``epochs``, segmentation ``iterations``. The rate drops tenfold at ``steps``
+    (epochs), or falls polynomially, or as a cosine from the end of the warm-up on. ``decay_mult``
+    scales the weight decay of the parameters whose names contain the key.
     """
 
     source: str
@@ -38,14 +39,20 @@ class Recipe:
     iterations: int | None = None
     poly_power: float | None = None
     poly_min_lr: float | None = None
+    cosine_min_lr: float | None = None
 
     def learning_rate(self, iteration: int, iterations_per_epoch: int) -> float:
-        """The rate of step ``iteration``, counted from 0, as mmcv 1.x computed it."""
-        if self.iterations:
-            assert self.poly_power is not None and self.poly_min_lr is not None
-            left = (1 - iteration / self.iterations) ** self.poly_power
-            return self.poly_min_lr + (self.lr - self.poly_min_lr) * left
-        rate = self.lr * 0.1 ** sum(iteration >= s * iterations_per_epoch for s in self.steps)
+        """The rate of step ``iteration``, counted from 0, as mmcv 1.x or cvnets computed it."""
+        total = self.iterations or (self.epochs or 0) * iterations_per_epoch
+        rate = self.lr
+        if self.poly_power is not None and self.poly_min_lr is not None:
+            left = (1 - iteration / total) ** self.poly_power
+            rate = self.poly_min_lr + (self.lr - self.poly_min_lr) * left
+        elif self.cosine_min_lr is not None and iteration >= self.warmup_iterations:
+            done = (iteration - self.warmup_iterations) / (total - self.warmup_iterations)
+            swing = (1 + math.cos(math.pi * done)) / 2
+            rate = self.cosine_min_lr + (self.lr - self.cosine_min_lr) * swing
+        rate *= 0.1 ** sum(iteration >= step * iterations_per_epoch for step in self.steps)
         if iteration < self.warmup_iterations:
             done = iteration / self.warmup_iterations
             rate *= self.warmup_start + (1 - self.warmup_start) * done

@@ -1,0 +1,9 @@
+# Published: mIoU 73.6 (MobileViT's paper), with extra training images from COCO. Recipe:
+# cvnets-v0.1.
+_base_ = './_base_/deeplabv3_mobilevit.py'
+checkpoint = (
+    'https://docs-assets.developer.apple.com/ml-research/models/'
+    'cvnets/classification/mobilevit_xxs.pt')
+model = dict(
+    backbone=dict(arch='xxs', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    decode_head=dict(in_channels=80))

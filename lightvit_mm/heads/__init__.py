@@ -1,0 +1,1 @@
+"""Heads that need mmdet or mmseg; a config that uses one names its module in ``custom_imports``."""
