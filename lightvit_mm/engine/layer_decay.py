@@ -26,6 +26,9 @@ class LightViTLayerDecay(DefaultOptimWrapperConstructor):
     instance. Everything outside the backbone keeps its own. Parameters of the same settings form
     one group, since an optimizer's step costs time for every group.
 
+    A schedule's ``eta_min`` is the same for all groups and may lie above what the first layers
+    start from: state ``eta_min_ratio`` instead, or 0 where the scheduler has none (PolyLR).
+
     The backbone may be anywhere in the model, and there may be several::
 
         optim_wrapper = dict(

@@ -1,7 +1,8 @@
-"""The parameter groups of an optimizer, as a table."""
+"""The parameter groups of an optimizer: as a table, and against the schedule."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.table import Column, Table
@@ -31,6 +32,23 @@ def param_group_table(optimizer: Optimizer, model: nn.Module) -> Table:
     if frozen:
         table.add_row('frozen', '', *_content(frozen, names))
     return table
+
+
+def rising_groups(optimizer: Optimizer, schedulers: Iterable[Mapping[str, Any]]) -> str | None:
+    """A warning where a schedule ends above the learning rate that a group starts from.
+
+    mmengine takes ``eta_min`` as it is for every group, however small its learning rate.
+    """
+    floor = max((scheduler.get('eta_min') or 0.0 for scheduler in schedulers), default=0.0)
+    lrs = [group['lr'] for group in optimizer.param_groups]
+    rising = [lr for lr in lrs if lr < floor]
+    if not rising:
+        return None
+    return (
+        f'the schedule raises the learning rate of {len(rising)} of {len(lrs)} groups '
+        f'(the smallest is {min(rising):.4g}) to eta_min={floor:.4g}; of CosineAnnealingLR state eta_min_ratio '
+        'instead, of PolyLR eta_min=0'
+    )
 
 
 def _content(

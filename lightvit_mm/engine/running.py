@@ -9,17 +9,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import rich
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, get_world_size, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
+from rich.console import Console
 
 from lightvit_mm.data.layout import check_data, retarget_data
 from lightvit_mm.engine.amp import use_amp
-from lightvit_mm.engine.param_groups import param_group_table
+from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.errors import UserError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -119,7 +119,15 @@ def show_param_groups(config: Config, amp: bool = False, auto_scale_lr: bool = F
         runner.scale_lr(wrapper, runner.auto_scale_lr)
         if runner.rank == 0:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            rich.print(param_group_table(wrapper.optimizer, model))
+            console = Console()
+            if not console.is_terminal:
+                console.width = 120
+            console.print(param_group_table(wrapper.optimizer, model))
+            schedulers = config.get('param_scheduler') or []
+            schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+            warning = rising_groups(wrapper.optimizer, schedulers)
+            if warning:
+                print(f'warning: {warning}')
     _leave_process_group()
 
 

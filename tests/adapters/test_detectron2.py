@@ -7,7 +7,6 @@ CfgNode). It shows that the adapter keeps to that documentation, not that Detect
 """
 
 import importlib
-import importlib.util
 import itertools
 import math
 import re
@@ -267,10 +266,10 @@ def test_examples_name_keys_that_exist(adapter):
     assert set(names) <= set(adapter.BACKBONE_REGISTRY)
 
 
-@pytest.mark.skipif(importlib.util.find_spec('detectron2') is None, reason=REASON)
 @pytest.mark.slow
 @pytest.mark.parametrize('example', range(len(EXAMPLES)))
 def test_real_training_step_and_prediction(example):
+    pytest.importorskip('detectron2', reason=REASON)
     from detectron2.config import instantiate
     from detectron2.modeling import build_model
     from detectron2.structures import BitMasks, Boxes, Instances

@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from lightvit_mm.backbones import EdgeViT, EfficientViT, RepViT
-from lightvit_mm.engine.param_groups import param_group_table
+from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.errors import UserError
 from lightvit_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -242,6 +242,16 @@ def test_table():
     ]
 
 
+def test_schedule_that_raises_a_learning_rate():
+    optimizer = build(tiny()).optimizer  # the smallest of 9 is 0.00168
+    cosine = {'type': 'CosineAnnealingLR', 'eta_min': 0.0022}
+    warning = rising_groups(optimizer, [{'type': 'LinearLR'}, cosine])
+    assert 'of 2 of 9 groups (the smallest is 0.001678) to eta_min=0.0022' in warning
+    for harmless in ({'eta_min': 0.001}, {'eta_min': None, 'eta_min_ratio': 0.5}):
+        assert rising_groups(optimizer, [harmless]) is None
+    assert rising_groups(optimizer, []) is None
+
+
 CONFIG = 'configs/retinanet_edgevit_xxs_shapes.py'
 
 
@@ -258,6 +268,7 @@ def test_tool_shows_the_groups(tmp_path):
     # The stem is 8 layers below the neck: 0.512 / 2 ** 8.
     assert rows[0] == ('0.002', '0.0625', 'backbone.stem.proj.weight')
     assert [float(lr) for lr, _, _ in rows] == [0.002 * 2**layer for layer in range(9)]
+    assert 'warning' not in done.stdout
     assert 'Epoch(train)' not in done.stdout + done.stderr
     assert not work_dir.exists()
 
