@@ -46,8 +46,8 @@ def rising_groups(optimizer: Optimizer, schedulers: Iterable[Mapping[str, Any]])
         return None
     return (
         f'the schedule raises the learning rate of {len(rising)} of {len(lrs)} groups '
-        f'(the smallest is {min(rising):.4g}) to eta_min={floor:.4g}; of CosineAnnealingLR state eta_min_ratio '
-        'instead, of PolyLR eta_min=0'
+        f'(the smallest is {min(rising):.4g}) to eta_min={floor:.4g}; '
+        'of CosineAnnealingLR state eta_min_ratio instead, of PolyLR eta_min=0'
     )
 
 
