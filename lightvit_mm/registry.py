@@ -1,9 +1,9 @@
-"""The one place that names a registry.
+"""The one place that names registries.
 
-mmengine's root registry is the parent of those of mmdet, mmseg and mmpretrain, so what is
+mmengine's root registries are the parents of those of mmdet, mmseg and mmpretrain, so what is
 registered here is found by its bare name from any of them.
 """
 
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
-__all__ = ['MODELS']
+__all__ = ['MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS']

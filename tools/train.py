@@ -3,7 +3,7 @@
 import argparse
 
 from lightvit_mm.engine.arguments import add_run_arguments, config_of
-from lightvit_mm.engine.running import train
+from lightvit_mm.engine.running import show_param_groups, train
 from lightvit_mm.errors import user_errors
 
 
@@ -24,8 +24,16 @@ def main() -> None:
         action='store_true',
         help='scale the learning rate to the number of GPUs and the batch size',
     )
+    parser.add_argument(
+        '--show-param-groups',
+        action='store_true',
+        help='print learning rate and weight decay of every parameter group, and train nothing',
+    )
     args = parser.parse_args()
     with user_errors():
+        if args.show_param_groups:
+            show_param_groups(config_of(args), args.amp, args.auto_scale_lr)
+            return
         train(config_of(args), args.resume, args.amp, args.auto_scale_lr)
 
 

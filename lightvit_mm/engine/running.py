@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, get_world_size, is_distributed
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
+from rich.console import Console
 
 from lightvit_mm.data.layout import check_data, retarget_data
 from lightvit_mm.engine.amp import use_amp
+from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.errors import UserError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -76,14 +80,7 @@ def train(
         UserError: the data are missing, or an option does not go with the config.
     """
     check_data(config, ('train', 'val'))
-    if amp:
-        use_amp(config)
-    if auto_scale_lr:
-        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
-            raise UserError(
-                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config'
-            )
-        config.auto_scale_lr.enable = True
+    _apply_options(config, amp, auto_scale_lr)
     if resume:
         config.resume = True
         if resume == 'auto':
@@ -102,6 +99,36 @@ def train(
     )
     _leave_process_group()
     return runner
+
+
+def show_param_groups(config: Config, amp: bool = False, auto_scale_lr: bool = False) -> None:
+    """Print the parameter groups that `train` would begin with; needs no data.
+
+    Learning rates are those before any schedule or warmup.
+
+    Args:
+        config, amp, auto_scale_lr: as in `train`.
+    """
+    _apply_options(config, amp, auto_scale_lr)
+    config = copy.deepcopy(config)
+    config.log_level = 'ERROR'
+    with tempfile.TemporaryDirectory() as work_dir:
+        config.work_dir = work_dir
+        runner = _runner(config)
+        wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.scale_lr(wrapper, runner.auto_scale_lr)
+        if runner.rank == 0:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            console = Console()
+            if not console.is_terminal:
+                console.width = 120
+            console.print(param_group_table(wrapper.optimizer, model))
+            schedulers = config.get('param_scheduler') or []
+            schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+            warning = rising_groups(wrapper.optimizer, schedulers)
+            if warning:
+                print(f'warning: {warning}')
+    _leave_process_group()
 
 
 def test(
@@ -160,6 +187,17 @@ def test(
     )
     _leave_process_group()
     return metrics
+
+
+def _apply_options(config: Config, amp: bool, auto_scale_lr: bool) -> None:
+    if amp:
+        use_amp(config)
+    if auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise UserError(
+                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config'
+            )
+        config.auto_scale_lr.enable = True
 
 
 def _adapt_to_cpu(config: Config) -> None:

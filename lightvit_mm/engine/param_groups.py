@@ -1,0 +1,61 @@
+"""The parameter groups of an optimizer: as a table, and against the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Column, Table
+from torch import nn
+from torch.optim import Optimizer
+
+NAMES_SHOWN = 3
+
+
+def param_group_table(optimizer: Optimizer, model: nn.Module) -> Table:
+    """Parameters of the same learning rate and weight decay, a row each; at the end, the frozen.
+
+    Args:
+        optimizer: as training will use it.
+        model: whose parameters it updates; gives the names.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    rows: dict[tuple[Any, Any], list[nn.Parameter]] = {}
+    for group in optimizer.param_groups:
+        rows.setdefault((group['lr'], group.get('weight_decay')), []).extend(group['params'])
+    table = Table('lr', 'weight decay', 'tensors', 'parameters', Column('names', overflow='fold'))
+    for (lr, weight_decay), parameters in sorted(rows.items(), key=lambda row: row[0][0]):
+        decay = '' if weight_decay is None else f'{weight_decay:.4g}'
+        table.add_row(f'{lr:.4g}', decay, *_content(parameters, names))
+    updated = {parameter for parameters in rows.values() for parameter in parameters}
+    frozen = [parameter for parameter in names if parameter not in updated]
+    if frozen:
+        table.add_row('frozen', '', *_content(frozen, names))
+    return table
+
+
+def rising_groups(optimizer: Optimizer, schedulers: Iterable[Mapping[str, Any]]) -> str | None:
+    """A warning where a schedule ends above the learning rate that a group starts from.
+
+    mmengine takes ``eta_min`` as it is for every group, however small its learning rate.
+    """
+    floor = max((scheduler.get('eta_min') or 0.0 for scheduler in schedulers), default=0.0)
+    lrs = [group['lr'] for group in optimizer.param_groups]
+    rising = [lr for lr in lrs if lr < floor]
+    if not rising:
+        return None
+    return (
+        f'the schedule raises the learning rate of {len(rising)} of {len(lrs)} groups '
+        f'(the smallest is {min(rising):.4g}) to eta_min={floor:.4g}; '
+        'of CosineAnnealingLR state eta_min_ratio instead, of PolyLR eta_min=0'
+    )
+
+
+def _content(
+    parameters: list[nn.Parameter], names: dict[nn.Parameter, str]
+) -> tuple[str, str, str]:
+    """Number of tensors, number of parameters, and the first few names."""
+    shown = [names[parameter] for parameter in parameters[:NAMES_SHOWN]]
+    more = ['...'] if len(parameters) > NAMES_SHOWN else []
+    count = sum(parameter.numel() for parameter in parameters)
+    return str(len(parameters)), f'{count:,}', '\n'.join(shown + more)
