@@ -23,7 +23,11 @@ def main() -> int:
     parser.add_argument(
         '--size', nargs=2, type=int, default=(512, 512), metavar=('H', 'W'), help='(512 512)'
     )
-    parser.add_argument('--dynamic', action='store_true', help='leave batch, height and width open')
+    parser.add_argument(
+        '--dynamic',
+        action='store_true',
+        help='leave batch, height and width open, for multiples of 32',
+    )
     parser.add_argument('--backbone-only', action='store_true', help='the pyramid, without head')
     parser.add_argument(
         '--image', nargs='+', default=(), help='images to compare besides random ones'

@@ -6,7 +6,7 @@ import torch
 from conftest import REPOSITORY, SMALLEST, randomise_norms, run_tool
 from torch import nn
 
-from lightvit_mm.backbones import RepViT
+from lightvit_mm.backbones import EdgeViT, EfficientViT, RepViT
 from lightvit_mm.deploy import onnx as deploy_onnx
 from lightvit_mm.deploy.onnx import Preprocessing, export_module, export_onnx
 from lightvit_mm.engine.running import load_config
@@ -163,12 +163,30 @@ def test_failed_export_leaves_the_old_file(onnxruntime, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_dynamic_at_several_sizes(onnxruntime, tmp_path):
-    model = deployed(RepViT, 'm0_6')
+@pytest.mark.parametrize('family', [EdgeViT, RepViT])
+def test_dynamic_at_several_sizes(onnxruntime, family, tmp_path):
+    model = deployed(family, next(iter(family.arch_settings)))
     names = [f'level{i}' for i in range(4)]
     made = export_module(model, tmp_path / 'backbone.onnx', names, (64, 96), dynamic=True)
-    assert [shape[2:] for shape, _ in made.checked] == [(64, 96), (32, 96), (101, 107)]
+    assert [shape[2:] for shape, _ in made.checked] == [(64, 96), (96, 64), (128, 128)]
     assert made.deviation < 1e-4
     session = onnxruntime.InferenceSession(made.file)
-    levels = session.run(None, {'image': np.zeros((3, 3, 40, 72), 'float32')})
-    assert [level.shape[0] for level in levels] == [3] * 4
+    images = np.random.default_rng(1).normal(size=(3, 3, 32, 160)).astype('float32')
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images))
+    for output, level in zip(session.run(None, {'image': images}), expected, strict=True):
+        assert np.abs(output - level.numpy()).max() < 1e-4 * level.std()
+
+
+def test_dynamic_is_refused_where_it_would_be_wrong(onnxruntime, tmp_path, monkeypatch):
+    from lightvit_mm.engine import predicting
+
+    out = str(tmp_path / 'model.onnx')
+    config = load_config(SEGMENTOR)
+    with pytest.raises(UserError, match=r'multiples of 32.*not 64 100'):
+        export_onnx(config, 'none.pth', out, (64, 100), dynamic=True)
+    model = nn.Module()
+    model.backbone = EfficientViT(arch='m0')
+    monkeypatch.setattr(predicting, 'load_model', lambda *_: model)
+    with pytest.raises(UserError, match='EfficientViT cannot be exported with --dynamic'):
+        export_onnx(config, 'none.pth', out, (64, 96), dynamic=True)
