@@ -118,8 +118,8 @@ def export_onnx(
         images: files that are compared besides random images, resized to ``size``.
 
     Raises:
-        UserError: a package is missing, the model is of a kind that cannot be exported, or an image
-            cannot be read.
+        UserError: a package is missing, the model is of a kind that cannot be exported, an image
+            cannot be read, or the file does not run.
     """
     require_packages()
     if dynamic and any(side % DYNAMIC_MULTIPLE for side in size):
@@ -267,13 +267,20 @@ def _deviation(module: nn.Module, session: Any, image: np.ndarray) -> float:
     """Largest difference of the file from the module, in standard deviations of each output."""
     expected = module(torch.from_numpy(image))
     expected = expected if isinstance(expected, (tuple, list)) else [expected]
+    try:
+        outputs = session.run(None, {INPUT: image})
+    except RuntimeError as error:  # the base of onnxruntime's own
+        raise UserError(
+            f'the file is written, but fails on {image.shape}: {error}; leave --dynamic out if it '
+            'was given, and report it'
+        ) from error
     deviations = []
-    for output, value in zip(session.run(None, {INPUT: image}), expected, strict=True):
+    for output, value in zip(outputs, expected, strict=True):
         reference = value.numpy()
         if output.shape != reference.shape:
-            raise RuntimeError(
-                f'an image of {image.shape} gives {output.shape} in onnxruntime, and '
-                f'{reference.shape} in PyTorch'
+            raise UserError(
+                f'the file is written, but makes {output.shape} of {image.shape} where PyTorch '
+                f'makes {reference.shape}; leave --dynamic out if it was given, and report it'
             )
         spread = max(float(reference.std()), 1e-12)
         deviations.append(float(np.abs(output - reference).max()) / spread)

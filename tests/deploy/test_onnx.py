@@ -134,6 +134,22 @@ def test_deviation_is_in_standard_deviations():
     assert deviation == pytest.approx(0.5 / image.std(), rel=1e-4)
 
 
+def test_a_file_that_does_not_run_is_an_error():
+    class Broken:
+        def run(self, names, inputs):
+            raise RuntimeError('cannot be reshaped')
+
+    class Cropping:
+        def run(self, names, inputs):
+            return [inputs['image'][..., 1:]]
+
+    image = np.zeros((1, 3, 8, 8), 'float32')
+    with pytest.raises(UserError, match=r'fails on \(1, 3, 8, 8\): cannot be reshaped'):
+        deploy_onnx._deviation(nn.Identity(), Broken(), image)
+    with pytest.raises(UserError, match=r'makes \(1, 3, 8, 7\) of \(1, 3, 8, 8\)'):
+        deploy_onnx._deviation(nn.Identity(), Cropping(), image)
+
+
 def test_refusals(onnxruntime, tmp_path, monkeypatch):
     out = str(tmp_path / 'model.onnx')
     with pytest.raises(UserError, match=r'RetinaNet: whole detectors .* --backbone-only'):
