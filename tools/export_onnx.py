@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument(
         '--dynamic',
         action='store_true',
-        help='leave batch, height and width open, for multiples of 32',
+        help='leave batch, height and width of a backbone open, for multiples of 32',
     )
     parser.add_argument('--backbone-only', action='store_true', help='the pyramid, without head')
     parser.add_argument(

@@ -129,7 +129,7 @@ def export_onnx(
         )
     pictures = [_read_image(file, size) for file in images]
     if not backbone_only:
-        _check_exportable(config)
+        _check_exportable(config, dynamic)
     # Not at the top: OpenMMLab's heads are not needed to export a module that is there already.
     from lightvit_mm.engine.predicting import load_model
 
@@ -228,12 +228,18 @@ def require_packages() -> None:
         )
 
 
-def _check_exportable(config: Config) -> None:
+def _check_exportable(config: Config, dynamic: bool) -> None:
     kind = config.model.type
     if config.default_scope != 'mmseg':
         raise UserError(
             f'{kind}: whole detectors cannot be exported yet; export the pyramid with '
             '--backbone-only'
+        )
+    if dynamic:
+        # mmseg's heads round sizes with int(), which puts those of the example into the graph.
+        raise UserError(
+            f'{kind}: --dynamic is for --backbone-only, since the heads of mmseg fix the size; '
+            'leave --dynamic out and export one file for each --size'
         )
     if config.model.get('test_cfg', {}).get('mode', 'whole') != 'whole':
         raise UserError(

@@ -201,8 +201,10 @@ def test_dynamic_is_refused_where_it_would_be_wrong(onnxruntime, tmp_path, monke
     config = load_config(SEGMENTOR)
     with pytest.raises(UserError, match=r'multiples of 32.*not 64 100'):
         export_onnx(config, 'none.pth', out, (64, 100), dynamic=True)
+    with pytest.raises(UserError, match='--dynamic is for --backbone-only'):
+        export_onnx(config, 'none.pth', out, (64, 96), dynamic=True)
     model = nn.Module()
     model.backbone = EfficientViT(arch='m0')
     monkeypatch.setattr(predicting, 'load_model', lambda *_: model)
     with pytest.raises(UserError, match='EfficientViT cannot be exported with --dynamic'):
-        export_onnx(config, 'none.pth', out, (64, 96), dynamic=True)
+        export_onnx(config, 'none.pth', out, (64, 96), dynamic=True, backbone_only=True)
