@@ -30,6 +30,7 @@ setup(
             'ftfy',
             'regex',
         ],
+        'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'test': ['pytest', 'ruff', 'mypy'],
     },
 )

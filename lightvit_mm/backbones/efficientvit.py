@@ -304,6 +304,7 @@ class EfficientViT(PyramidBackbone):
         },
     }
     level_strides = (16, 32, 64)
+    open_size = False  # windows are padded by an amount that depends on the size
     layouts = LAYOUTS
     # The classification code has 4 in the last stage at 224 pixels, the detection code 7.
     window_sizes = (7, 7, 7)

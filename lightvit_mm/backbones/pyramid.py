@@ -90,6 +90,7 @@ class PyramidBackbone(BaseModule):
 
     arch_settings: ClassVar[dict[str, dict[str, Any]]]
     level_strides: ClassVar[tuple[int, ...]]
+    open_size: ClassVar[bool] = True  # one graph is right for every multiple of 32
     layouts: tuple[Layout, ...] = ()  # an instance may have its own, made from its arch
 
     stem: nn.Module

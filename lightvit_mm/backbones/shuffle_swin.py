@@ -217,6 +217,7 @@ class ShuffleSwin(PyramidBackbone):
         },
     }
     plain_depths = {'extra_tiny': (2, 2, 5, 2), 'tiny': (2, 2, 6, 2)}
+    open_size = False  # windows are padded and shifted in a way that depends on the size
     level_strides = (4, 8, 16, 32)
     patch_size = 4
     window_size = 7

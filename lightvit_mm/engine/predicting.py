@@ -88,7 +88,7 @@ def predict(
     """
     root, files = find_images(source)
     device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    model = _load_model(config, checkpoint, device)
+    model = load_model(config, checkpoint, device)
     visualizer = _visualizer(config, model)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,8 @@ def _common_parts(files: Iterable[Path]) -> tuple[str, ...]:
     return tuple(common)
 
 
-def _load_model(config: Config, checkpoint: str, device: str) -> Any:
+def load_model(config: Config, checkpoint: str, device: str) -> Any:
+    """The trained detector or segmentor of a config in eval mode, its backbone in deploy form."""
     if config.default_scope == 'mmdet':
         from mmdet.apis import init_detector
 

@@ -1,0 +1,69 @@
+"""Export to ONNX: python tools/export_onnx.py CONFIG CHECKPOINT OUT.onnx --size H W"""
+
+import argparse
+import sys
+
+from mmengine.config import DictAction
+
+from lightvit_mm.deploy.onnx import TOLERANCE, export_onnx
+from lightvit_mm.engine.running import load_config
+from lightvit_mm.errors import user_errors
+
+
+def main() -> int:
+    """Parse the command line, export, and say what was made; 1 if it deviates from PyTorch."""
+    parser = argparse.ArgumentParser(
+        description='Export a segmentor, or the backbone of any model, in deploy form to ONNX and '
+        'compare the file with PyTorch in onnxruntime. Its input is (N, 3, H, W) float32, as '
+        "OpenCV reads images: image[None].transpose(0, 3, 1, 2).astype('float32')"
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='weights: a file or an https:// address')
+    parser.add_argument('out', metavar='OUT.onnx', help='file to write')
+    parser.add_argument(
+        '--size', nargs=2, type=int, default=(512, 512), metavar=('H', 'W'), help='(512 512)'
+    )
+    parser.add_argument(
+        '--dynamic',
+        action='store_true',
+        help='leave batch, height and width of a backbone open, for multiples of 32',
+    )
+    parser.add_argument('--backbone-only', action='store_true', help='the pyramid, without head')
+    parser.add_argument(
+        '--image', nargs='+', default=(), help='images to compare besides random ones'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
+    )
+    args = parser.parse_args()
+    if min(args.size) < 1:
+        parser.error('--size: height and width must be positive')
+    with user_errors():
+        config = load_config(args.config, args.cfg_options)
+        made = export_onnx(
+            config,
+            args.checkpoint,
+            args.out,
+            tuple(args.size),
+            args.dynamic,
+            args.backbone_only,
+            args.image,
+        )
+    for shape, deviation in made.checked:
+        print(f'compared with PyTorch at {"x".join(map(str, shape))}: {deviation:.1e} std')
+    if not made.deviation <= TOLERANCE:
+        print(
+            f'error: {made.file} deviates by {made.deviation:.1e} std, more than {TOLERANCE:.0e}; '
+            'it is kept to be looked into, do not use it',
+            file=sys.stderr,
+        )
+        return 1
+    print(
+        f'{made.file}: outputs {", ".join(made.outputs)}; largest deviation from PyTorch '
+        f'{made.deviation:.1e} std'
+    )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
