@@ -50,9 +50,9 @@ class BuildError(Exception):
     """A failure that another way of building may still mend."""
 
 
-def stop(why: str, todo: str) -> NoReturn:
+def stop(why: str, cure: str) -> NoReturn:
     """End with the two lines that setup.sh shows."""
-    sys.exit(f'WHY: {why}\nTODO: {todo}')
+    sys.exit(f'WHY: {why}\nCURE: {cure}')
 
 
 def say(text: str) -> None:

@@ -19,7 +19,7 @@ fail() { # WHY WHAT-TO-DO
     printf '\nFAILED: %s\n  why:         %s\n  what to do:  %s\n' "$STEP" "$1" "$2"
     if [ -s "$LOG" ]; then
       printf '  full log:    %s\n' "$LOG"
-      { grep -vE '^(WHY|TODO): |^ *$' "$LOG" || true; } | tail -n 5 | cut -c 1-160 | sed 's/^/    | /'
+      { grep -vE '^(WHY|CURE): |^ *$' "$LOG" || true; } | tail -n 5 | cut -c 1-160 | sed 's/^/    | /'
     fi
   } >&2
   exit 1
@@ -37,7 +37,7 @@ explain() { # EXIT-STATUS: says why the step failed, from its log
   local place offline='NewConnectionError|ConnectTimeout|Read timed out|Name or service not known'
   offline="$offline|Connection (refused|reset|aborted)|name resolution|ProxyError|SSLError"
   if has '^WHY: '; then
-    fail "$(sed -n 's/^WHY: //p' "$LOG")" "$(sed -n 's/^TODO: //p' "$LOG")"
+    fail "$(sed -n 's/^WHY: //p' "$LOG")" "$(sed -n 's/^CURE: //p' "$LOG")"
   fi
   for place in "$ENV" "$CACHE" "$TMP"; do # a full disk can keep its own message from the log
     if [ "$(free_mb "$place")" -lt 20 ]; then
