@@ -11,10 +11,9 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
 from lightvit_mm.backbones.pyramid import PyramidBackbone
+from lightvit_mm.engine.param_groups import Group, merge_equal_groups
 from lightvit_mm.errors import UserError
 from lightvit_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
-
-Group = dict[str, Any]
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -79,7 +78,7 @@ class LightViTLayerDecay(DefaultOptimWrapperConstructor):
         for group in single:
             scale = scales.get(group['params'][0], 1.0)
             group['lr'] = group.get('lr', base_lr) * scale
-        params.extend(_merge(single))
+        params.extend(merge_equal_groups(single))
 
     def _layer_scales(self, model: nn.Module) -> dict[nn.Parameter, float]:
         rate, scales = self.paramwise_cfg['decay_rate'], {}
@@ -103,23 +102,6 @@ class LightViTLayerDecay(DefaultOptimWrapperConstructor):
                 "whose layers could be told apart; leave out constructor='LightViTLayerDecay'"
             )
         return scales
-
-
-def _merge(groups: list[Group]) -> list[Group]:
-    merged: dict[str, Group] = {}
-    repeated = []
-    seen = set()
-    for group in groups:
-        (parameter,) = group['params']
-        if parameter in seen:
-            # In one group with its first mention torch would update it twice, with a warning only.
-            repeated.append(group)
-            continue
-        seen.add(parameter)
-        settings = {key: value for key, value in group.items() if key != 'params'}
-        key = repr(sorted(settings.items()))
-        merged.setdefault(key, {'params': [], **settings})['params'].append(parameter)
-    return [*merged.values(), *repeated]
 
 
 def _is_number(value: Any) -> bool:

@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 NAMES_SHOWN = 3
 
+Group = dict[str, Any]
+
 
 def param_group_table(optimizer: Optimizer, model: nn.Module) -> Table:
     """Parameters of the same learning rate and weight decay, a row each; at the end, the frozen.
@@ -59,3 +61,24 @@ def _content(
     more = ['...'] if len(parameters) > NAMES_SHOWN else []
     count = sum(parameter.numel() for parameter in parameters)
     return str(len(parameters)), f'{count:,}', '\n'.join(shown + more)
+
+
+def merge_equal_groups(groups: Iterable[Group]) -> list[Group]:
+    """Groups that differ in their parameters only, as one.
+
+    mmengine makes a group for each parameter where settings go by name: hundreds of them slow down
+    every step of the optimizer and of the schedule. A group with a parameter that was there before
+    stays alone, so that torch refuses it; in one group it would update it twice with a warning.
+    """
+    merged: dict[str, Group] = {}
+    repeated = []
+    seen: set[Any] = set()
+    for group in groups:
+        if not seen.isdisjoint(group['params']):
+            repeated.append(group)
+            continue
+        seen.update(group['params'])
+        settings = {key: value for key, value in group.items() if key != 'params'}
+        key = repr(sorted(settings.items()))
+        merged.setdefault(key, {'params': [], **settings})['params'].extend(group['params'])
+    return [*merged.values(), *repeated]

@@ -9,8 +9,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader
+
+from lightvit_mm.engine.param_groups import merge_equal_groups
 
 
 def build_runner(config: Config, iterations_per_epoch: int) -> Runner:
@@ -37,23 +38,10 @@ def build_runner(config: Config, iterations_per_epoch: int) -> Runner:
         runner._train_dataloader = DataLoader(content)
         runner._train_loop = runner.build_train_loop(runner._train_loop)
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        _merge_equal_groups(runner.optim_wrapper.optimizer)
+        optimizer = runner.optim_wrapper.optimizer
+        optimizer.param_groups[:] = merge_equal_groups(optimizer.param_groups)
         runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
     return runner
-
-
-def _merge_equal_groups(optimizer: Optimizer) -> None:
-    """Join groups that differ in their parameters only.
-
-    mmengine makes a group for each parameter where decays differ by name, and stepping hundreds of
-    groups through a whole schedule takes minutes.
-    """
-    merged: dict[str, dict[str, Any]] = {}
-    for group in optimizer.param_groups:
-        settings = {name: value for name, value in group.items() if name != 'params'}
-        first = merged.setdefault(str(sorted(settings.items())), {**settings, 'params': []})
-        first['params'] += group['params']
-    optimizer.param_groups[:] = merged.values()
 
 
 def learning_rates(runner: Runner, at: Iterable[int]) -> dict[int, float]:
