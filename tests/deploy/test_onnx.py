@@ -104,20 +104,16 @@ def test_cli_exports_a_segmentor(onnxruntime, segmentor, tmp_path):
 
 
 @pytest.mark.slow
-def test_deviation_is_an_error_and_keeps_the_file(
-    onnxruntime, segmentor, tmp_path, monkeypatch, capsys
-):
-    import runpy
-
-    monkeypatch.setattr(deploy_onnx, '_deviation', lambda *_: float('nan'))
+def test_deviation_is_an_error_and_spares_what_was_there(onnxruntime, segmentor, tmp_path):
     out = tmp_path / 'backbone.onnx'
-    command = ['export_onnx.py', SEGMENTOR, str(segmentor), str(out), '--backbone-only']
-    monkeypatch.setattr('sys.argv', [*command, '--size', '32', '32'])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(REPOSITORY / 'tools/export_onnx.py'), run_name='__main__')
-    assert stopped.value.code == 1
-    assert out.is_file()
-    assert 'do not use it' in capsys.readouterr().err
+    out.write_text('an older export')
+    config = load_config(SEGMENTOR)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deploy_onnx, '_deviation', lambda *_: float('nan'))
+        with pytest.raises(UserError, match='deviates from PyTorch by nan'):
+            export_onnx(config, str(segmentor), str(out), (32, 32), backbone_only=True)
+    assert out.read_text() == 'an older export'
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_deviation_is_in_standard_deviations():
