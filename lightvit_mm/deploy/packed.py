@@ -70,48 +70,53 @@ class _Packing(nn.Module):
         """Leave the packed copy out of copies and files: it can neither be copied nor saved."""
         return {**self.__dict__, '_packed': None, '_packed_from': ()}
 
-    def _dtype_to_pack(self, x: torch.Tensor, weight: torch.Tensor) -> torch.dtype | None:
+    def _dtype_to_pack(self, x: torch.Tensor) -> torch.dtype | None:
         """What to compute in on packed weights; None if plain ones have to do."""
+        # In short steps: a small network calls this a hundred times in twenty milliseconds.
+        weight = self._parameters['weight']
+        assert weight is not None
         if (
             not self.packs
+            or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or torch.jit.is_tracing()
-            or torch.is_grad_enabled()
-            or x.device.type != 'cpu'
-            or x.numel() == 0  # which the operator does not know
-            or weight.device.type != 'cpu'
+            or not (x.is_cpu and weight.is_cpu)
+            or not x.numel()  # nothing is what the operator cannot convolve
             or weight.is_inference()  # which has no version to tell a change by
-            or not torch.backends.mkldnn.enabled
+            or not torch._C._get_mkldnn_enabled()
         ):
             return None
         if torch.is_autocast_enabled('cpu'):
             dtype = torch.get_autocast_dtype('cpu')
-        elif x.dtype == weight.dtype:
-            dtype = x.dtype
         else:
-            return None
+            dtype = x.dtype
+            if dtype != weight.dtype:
+                return None
         return dtype if dtype in DTYPES else None
 
     def _convolve(
-        self,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        geometry: tuple[Any, ...],
-        act: Activation,
+        self, x: torch.Tensor, act: Activation, geometry: tuple[Any, ...]
     ) -> torch.Tensor:
         """Convolve (N, C, H, W) and activate; ``x`` has the data type to compute in."""
-        plain = [tensor.detach() for tensor in (weight, bias) if tensor is not None]
-        state = (x.dtype, *((tensor.data_ptr(), tensor._version) for tensor in plain))
+        weight, bias = self._parameters['weight'], self._parameters['bias']
+        assert weight is not None
+        state = (x.dtype, weight.data_ptr(), weight._version)
+        if bias is not None:
+            state = (*state, bias.data_ptr(), bias._version)
         if self._packed is None or self._packed_from[0] != state:
-            converted = [tensor.to(x.dtype) for tensor in plain]
-            reordered = torch.ops.mkldnn._reorder_convolution_weight(
-                converted[0], *geometry, x.shape
+            kernel = weight.detach().to(x.dtype)
+            # A linear layer is a convolution with a kernel of one pixel.
+            kernel = kernel if kernel.dim() == 4 else kernel[:, :, None, None]
+            self._packed = (
+                torch.ops.mkldnn._reorder_convolution_weight(kernel, *geometry, x.shape),
+                bias.detach().to(x.dtype) if bias is not None else None,
             )
-            self._packed = reordered, converted[1] if bias is not None else None
             # The plain ones are kept so that nothing else can come to lie at their address.
-            self._packed_from = state, *plain
-        return torch.ops.mkldnn._convolution_pointwise(x, *self._packed, *geometry, *FUSED[act])
+            plain = [tensor.detach() for tensor in (weight, bias) if tensor is not None]
+            self._packed_from = (state, *plain)
+        return torch.ops.mkldnn._convolution_pointwise.default(
+            x, *self._packed, *geometry, *FUSED[act]
+        )
 
 
 class Conv2d(_Packing, nn.Conv2d):
@@ -119,26 +124,26 @@ class Conv2d(_Packing, nn.Conv2d):
 
     def forward(self, x: torch.Tensor, act: Activation = None) -> torch.Tensor:
         """Convolve and activate."""
-        dtype = self._dtype_to_pack(x, self.weight)
+        dtype = self._dtype_to_pack(x)
         if dtype is None:
             return activate(super().forward(x), act)
-        geometry = (self.padding, self.stride, self.dilation, self.groups)
-        x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-        return self._convolve(x, self.weight, self.bias, geometry, act)
+        x = x if x.dtype == dtype else x.to(dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self._convolve(x, act, (self.padding, self.stride, self.dilation, self.groups))
 
 
 class Linear(_Packing, nn.Linear):
     """torch's linear layer, and an activation: (..., C) to (..., C')."""
 
+    geometry = ((0, 0), (1, 1), (1, 1), 1)
+
     def forward(self, x: torch.Tensor, act: Activation = None) -> torch.Tensor:
         """Multiply, shift and activate."""
-        dtype = self._dtype_to_pack(x, self.weight)
+        dtype = self._dtype_to_pack(x)
         if dtype is None:
             return activate(super().forward(x), act)
-        # A 1x1 convolution of a column of pixels: the operator for linear layers is no faster, and
-        # slower with an activation.
+        # On a column of pixels: the operator for linear layers is no faster, and slower with an
+        # activation.
         pixels = x.to(dtype).reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-        weight = self.weight[:, :, None, None]
-        geometry = ((0, 0), (1, 1), (1, 1), 1)
-        out = self._convolve(pixels, weight, self.bias, geometry, act)
+        out = self._convolve(pixels, act, self.geometry)
         return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
