@@ -18,10 +18,10 @@ import torch
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import nn
-from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.edgevit import LAYOUTS
+from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import (
     add_identity_to_depthwise,
     fold_norm_into_next_pointwise,
@@ -170,7 +170,7 @@ class GlobalSparseAttn(nn.Module):
             .reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
             .permute(2, 0, 3, 1, 4)  # (3, N, heads, h w, C / heads)
         )
-        tokens = F.scaled_dot_product_attention(query, key, value)
+        tokens = attend(query, key, value)
         tokens = tokens.transpose(1, 2).reshape(batch, height, width, channels)
         if self.sr_ratio > 1:
             tokens = self.norm(self.local_prop(tokens)[:, :full_height, :full_width])

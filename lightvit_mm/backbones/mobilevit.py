@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.mobilevit import LAYOUTS
+from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.packed import Conv2d, Linear, activate
 from lightvit_mm.layers import ConvNorm
 from lightvit_mm.registry import MODELS
@@ -83,7 +84,7 @@ class SelfAttention(nn.Module):
         # change no product. Only one stage of xs, with heads of 30, needs them.
         qkv = F.pad(qkv, (0, padding)) if (padding := -self.head_dim % 4) else qkv
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (N sequences, heads, tokens, dim)
-        out = F.scaled_dot_product_attention(query, key, value, scale=self.head_dim**-0.5)
+        out = attend(query, key, value, scale=self.head_dim**-0.5)
         out = out[..., : self.head_dim].transpose(1, 2)
         return self.proj(out.reshape(tokens.shape))
 

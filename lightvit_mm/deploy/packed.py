@@ -100,7 +100,7 @@ class _Packing(nn.Module):
         """Convolve (N, C, H, W) and activate; ``x`` has the data type to compute in."""
         weight, bias = self._parameters['weight'], self._parameters['bias']
         assert weight is not None
-        state = (x.dtype, weight.data_ptr(), weight._version)
+        state: tuple[Any, ...] = (x.dtype, weight.data_ptr(), weight._version)
         if bias is not None:
             state = (*state, bias.data_ptr(), bias._version)
         if self._packed is None or self._packed_from[0] != state:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import nn
-from torch.nn import functional as F
 
+from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
 from lightvit_mm.deploy.packed import Linear
 
@@ -70,7 +70,7 @@ class GlobalAttention(nn.Module):
             .reshape(batch, length, 3, self.num_heads, dims // self.num_heads)
             .permute(2, 0, 3, 1, 4)  # (3, N, heads, L, C / heads)
         )
-        x = F.scaled_dot_product_attention(query, key, value)
+        x = attend(query, key, value)
         return self.proj(x.transpose(1, 2).reshape(batch, length, dims))
 
     def fold_norm(self, norm: nn.LayerNorm) -> None:
