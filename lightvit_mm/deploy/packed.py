@@ -140,10 +140,29 @@ class Linear(_Packing, nn.Linear):
     def forward(self, x: torch.Tensor, act: Activation = None) -> torch.Tensor:
         """Multiply, shift and activate."""
         dtype = self._dtype_to_pack(x)
-        if dtype is None:
+        if dtype is None and not _convolution_is_faster(x, self.weight):
             return activate(super().forward(x), act)
-        # On a column of pixels: the operator for linear layers is no faster, and slower with an
-        # activation.
-        pixels = x.to(dtype).reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-        out = self._convolve(pixels, act, self.geometry)
+        # On a column of pixels: the operator for packed linear layers is no faster, and slower with
+        # an activation.
+        pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+        if dtype is None:
+            out = activate(F.conv2d(pixels, self.weight[:, :, None, None], self.bias), act)
+        else:
+            out = self._convolve(pixels.to(dtype), act, self.geometry)
         return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
+def _convolution_is_faster(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether torch gives a 1x1 convolution, but not a linear layer, to oneDNN: in training."""
+    return (
+        x.is_cpu
+        and weight.is_cpu
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > 0
+        and torch.get_num_threads() > 1
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch.is_autocast_enabled('cpu')
+        and torch.backends.mkldnn.is_available()
+        and torch._C._get_mkldnn_enabled()
+    )
