@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from lightvit_mm.benchmark.limits import DTYPES
+from lightvit_mm.deploy.onnx import INPUT, export_module
 from lightvit_mm.errors import UserError
 
 OURS, THEIRS = 'lightvit_mm', 'timm'
@@ -96,14 +97,7 @@ def compiled_form(form: Form, train: bool) -> Form:
 
 
 def onnxruntime_form(form: Form) -> Form:
-    """The deploy form exported to ONNX and run by onnxruntime, on as many threads as torch.
-
-    Raises:
-        UserError: what the export needs is missing.
-    """
-    from lightvit_mm.deploy.onnx import INPUT, export_module, require_packages
-
-    require_packages()
+    """The deploy form exported to ONNX and run by onnxruntime, on as many threads as torch."""
     import onnxruntime
 
     begin = time.perf_counter()

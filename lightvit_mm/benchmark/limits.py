@@ -17,8 +17,8 @@ from torch.utils.flop_counter import flop_registry
 from lightvit_mm.benchmark.timing import alternate, summarise
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-# Rows, inner size and columns of matrix products: the MLPs of four stages with an input of 512 x 512,
-# and a square one that has nothing against it.
+# Rows, inner size and columns of matrix products: the MLPs of four stages with an input of
+# 512 x 512. Beside them a square one that has nothing against it.
 PRODUCTS = ((16384, 64, 256), (4096, 128, 512), (1024, 320, 1280), (256, 512, 2048))
 SQUARE = {'cpu': 2048, 'cuda': 8192}
 # Far beyond any cache.

@@ -16,6 +16,7 @@ from lightvit_mm.benchmark.forms import (
     Form,
     compiled_form,
     eager_form,
+    import_timm,
     onnxruntime_form,
     timm_models,
 )
@@ -31,6 +32,7 @@ from lightvit_mm.benchmark.limits import (
 from lightvit_mm.benchmark.profiling import Operator, peak_memory, top_operators
 from lightvit_mm.benchmark.subjects import Subject
 from lightvit_mm.benchmark.timing import Timing, alternate, summarise
+from lightvit_mm.deploy.onnx import require_packages
 from lightvit_mm.engine.complexity import count_macs, count_parameters
 from lightvit_mm.errors import UserError
 
@@ -53,7 +55,7 @@ class Settings:
         profile: also list the operators of our first form.
 
     Raises:
-        UserError: the settings don't go together, or there is no such device.
+        UserError: the settings don't go together, or a package or the device is missing.
     """
 
     dtypes: tuple[str, ...] = ('fp32',)
@@ -75,6 +77,10 @@ class Settings:
                 '--onnxruntime measures inference of one image on the CPU: leave out --train, '
                 '--batch and --device, or --onnxruntime'
             )
+        if self.onnxruntime:
+            require_packages()
+        if self.timm:
+            import_timm()
 
 
 @dataclass(frozen=True)
@@ -151,9 +157,6 @@ def benchmark(subject: Subject, size: Size, settings: Settings) -> Result:
         subject: the backbone.
         size: height and width of the images.
         settings: the forms, and how long.
-
-    Raises:
-        UserError: timm or a package of the export is missing.
     """
     torch.manual_seed(0)
     ceilings = {
