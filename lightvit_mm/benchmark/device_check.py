@@ -32,6 +32,9 @@ MEASURED = ['edgevit_s', 'repvit_m1_1', 'efficientvit_m4', 'mobilevit_s']
 DETECTOR = 'configs/retinanet_edgevit_xxs_shapes.py'
 
 
+Levels = Sequence[torch.Tensor]
+
+
 @dataclass(frozen=True)
 class Check:
     """One comparison.
@@ -55,41 +58,53 @@ class Check:
 def check_backbone(
     subject: Subject, device: str, size: Size, compiler: str | None = None
 ) -> Iterator[Check]:
-    """Compare a backbone on a device with its double precision on the CPU.
+    """Compare a backbone on a device with double precision on the CPU.
+
+    Where the CPU itself is off by more than a quarter of `FORWARD` or `GRADIENT` in single
+    precision, the device may be off by four times as much as the CPU.
 
     Args:
         subject: the backbone.
-        device: where the comparisons run, in fp32 without TF32 but for autocast.
+        device: where the comparisons run, without TF32.
         size: of the images, of which there are two.
         compiler: backend of torch.compile that is compared too; None for none.
     """
     torch.manual_seed(0)
     model: Any = subject.build().train()
-    reference = copy.deepcopy(model).double()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    exact, on_cpu = copy.deepcopy(model).double(), copy.deepcopy(model)
     x = torch.randn(2, 3, *size)
     image = x.to(device)
     model.to(device)
+
+    def compare(form: str, outputs: Levels, own: Levels, expected: Levels) -> Check:
+        limit = max(FORWARD, 4 * _largest(own, expected))
+        return Check(f'{subject.name} {form}', _largest(outputs, expected), limit)
+
     with torch.backends.cudnn.flags(allow_tf32=False):
-        expected, outputs = reference(x.double()), model(image)
-        yield Check(f'{subject.name} training form', _largest(outputs, expected), FORWARD)
-        for levels in (expected, outputs):
+        expected, own, outputs = exact(x.double()), on_cpu(x), model(image)
+        yield compare('training form', outputs, own, expected)
+        for levels in (expected, own, outputs):
             # Not the mean itself, of which a norm at the end would leave no gradient.
             sum(level.square().mean() for level in levels).backward()
-        yield Check(f'{subject.name} gradients', _gradient_error(model, reference), GRADIENT)
+        limit = max(GRADIENT, 4 * _gradient_error(on_cpu, exact))
+        yield Check(f'{subject.name} gradients', _gradient_error(model, exact), limit)
         with torch.no_grad():
-            expected = reference.eval()(x.double())
+            expected = exact.eval()(x.double())
+            own = on_cpu.eval().switch_to_deploy()(x)
             deployed = model.eval().switch_to_deploy()
-            outputs = deployed(image)
-            yield Check(f'{subject.name} deploy form', _largest(outputs, expected), FORWARD)
-            outputs = deployed(image.to(memory_format=torch.channels_last))
-            yield Check(f'{subject.name} channels_last', _largest(outputs, expected), FORWARD)
-            for dtype, limit in AUTOCAST.items():
+            yield compare('deploy form', deployed(image), own, expected)
+            turned = image.to(memory_format=torch.channels_last)
+            yield compare('channels_last', deployed(turned), own, expected)
+            for dtype, bound in AUTOCAST.items():
                 with torch.autocast(torch.device(device).type, DTYPES[dtype]):
                     outputs = deployed(image)
-                yield Check(f'{subject.name} autocast {dtype}', _rms(outputs, expected), limit)
+                yield Check(f'{subject.name} autocast {dtype}', _rms(outputs, expected), bound)
             if compiler:
-                outputs = torch.compile(deployed, backend=compiler, dynamic=False)(image)
-                yield Check(f'{subject.name} compiled', _largest(outputs, expected), FORWARD)
+                compiled = torch.compile(deployed, backend=compiler, dynamic=False)
+                yield compare('compiled', compiled(image), own, expected)
 
 
 def train_detector(work_dir: str, images: int, epochs: int) -> tuple[list[float], float]:
@@ -121,6 +136,7 @@ def train_detector(work_dir: str, images: int, epochs: int) -> tuple[list[float]
     options = {
         'train_cfg.max_epochs': epochs,
         'train_cfg.val_interval': epochs,
+        'param_scheduler.0.end': min(50, epochs * images // 16),
         'param_scheduler.1.end': epochs,
         # A short training leaves no box above the usual one, and so nothing to evaluate.
         'model.test_cfg.score_thr': 0.0,
@@ -163,7 +179,7 @@ def check_device(device: str, quick: bool, work_dir: str) -> list[Check]:
     _benchmarks(device, quick, Path(work_dir), console)
     try:
         losses, precision = train_detector(
-            str(Path(work_dir, 'retinanet')), 24 if quick else 2400, 1 if quick else 4
+            str(Path(work_dir, 'retinanet')), 64 if quick else 2400, 2 if quick else 4
         )
     except UserError as error:
         print(f'left out: {error}')
@@ -208,14 +224,14 @@ def _benchmarks(device: str, quick: bool, folder: Path, console: Console) -> Non
         print(f'wrote {file}')
 
 
-def _largest(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+def _largest(outputs: Levels, expected: Levels) -> float:
     return max(
         ((a.cpu().double() - b).abs().max() / b.std()).item()
         for a, b in zip(outputs, expected, strict=True)
     )
 
 
-def _rms(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+def _rms(outputs: Levels, expected: Levels) -> float:
     return max(
         ((a.cpu().double() - b).square().mean().sqrt() / b.std()).item()
         for a, b in zip(outputs, expected, strict=True)

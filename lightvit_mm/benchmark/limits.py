@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -48,9 +51,10 @@ class Floors:
 
     Attributes:
         compute: its multiply-accumulates at the speed of the fastest matrix product.
-        memory: the bytes that its products (convolutions, matrix products, attention) read and
-            write, each tensor once a product, at the speed of a copy. Norms, activations and sums
-            are taken as part of the products. Where maps stay in the caches, less is possible.
+        memory: what its products (convolutions, matrix products, attention) read and write, each
+            tensor once a product in the data type of the form, at the speed of a copy. Norms,
+            activations and sums are taken as part of the products. Where maps stay in the caches,
+            less is possible.
     """
 
     compute: float
@@ -93,27 +97,38 @@ def measure_ceilings(
     return Ceilings(rates[fastest], fastest, 2e-9 * COPIED_BYTES / median['copy'])
 
 
-def count_bytes(model: nn.Module, x: torch.Tensor) -> int:
-    """Bytes that the products of one forward pass read and write, see `Floors`.
+@torch.no_grad()
+def count_moved(model: nn.Module, shape: Sequence[int]) -> int:
+    """Numbers that the products of one forward pass read and write, see `Floors`.
 
-    Under autocast the products work on 16 bits, and are counted so.
+    Attention counts as one product: queries, keys, values (and a bias) in, one map out, whatever
+    the device makes of it. Nothing is computed, as in `count_macs`.
+
+    Args:
+        model: of any form.
+        shape: (N, 3, H, W) of its input.
     """
-    with torch.inference_mode(False), torch.no_grad(), _ProductBytes() as counter:
-        model(x)
+    shapes_only = copy.deepcopy(model).eval().to('meta')
+    with _Moved() as counter, _Attention(counter):
+        shapes_only(torch.zeros(*shape, device='meta'))
     return counter.total
 
 
-def floors(macs: int, moved: int, ceilings: Ceilings, train: bool = False) -> Floors:
+def floors(macs: int, moved: int, dtype: str, ceilings: Ceilings, train: bool = False) -> Floors:
     """The least times of a pass.
 
     Args:
         macs: multiply-accumulates of the forward pass.
-        moved: bytes of the forward pass, as `count_bytes` has them.
+        moved: numbers of the forward pass, as `count_moved` has them.
+        dtype: of these numbers, a key of `DTYPES`.
         ceilings: of the machine.
         train: forward and backward; three times the work.
     """
     passes = TRAINING_PRODUCTS if train else 1
-    return Floors(passes * 2e-9 * macs / ceilings.gflops, passes * 1e-9 * moved / ceilings.copy_gb)
+    return Floors(
+        passes * 2e-9 * macs / ceilings.gflops,
+        passes * 1e-9 * moved * DTYPES[dtype].itemsize / ceilings.copy_gb,
+    )
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -121,21 +136,42 @@ def _product(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tens
     return functools.partial(torch.mm, left, right, out=left @ right)
 
 
-class _ProductBytes(TorchDispatchMode):
-    """Adds up the bytes of tensors that products get and give."""
+class _Moved(TorchDispatchMode):
+    """Adds up the sizes of the tensors that products get and give."""
 
     total = 0
+    paused = False
+
+    def add(self, tensors: Any) -> None:
+        """Count every tensor in a nest of arguments."""
+        leaves = tree_leaves(tensors)
+        self.total += sum(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        # The registry lacks the fused attention of CPUs.
-        if func._overloadpacket in flop_registry or 'scaled_dot_product' in str(func):
-            tensors = [
-                leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)
-            ]
-            self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if func._overloadpacket in flop_registry and not self.paused:
+            self.add((args, kwargs, out))
+        return out
+
+
+class _Attention(TorchFunctionMode):
+    """Has attention counted as one product, before it is taken apart."""
+
+    def __init__(self, counter: _Moved) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        self.counter.paused = True
+        out = func(*args, **(kwargs or {}))
+        self.counter.paused = False
+        self.counter.add((args, kwargs, out))
         return out
 
 

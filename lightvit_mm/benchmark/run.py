@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,11 +19,10 @@ from lightvit_mm.benchmark.forms import (
     timm_models,
 )
 from lightvit_mm.benchmark.limits import (
-    DTYPES,
     TRAINING_PRODUCTS,
     Ceilings,
     Floors,
-    count_bytes,
+    count_moved,
     floors,
     measure_ceilings,
 )
@@ -44,7 +41,7 @@ class Settings:
     """What is measured of every backbone at every size.
 
     Attributes:
-        dtypes: keys of `DTYPES`; all forms but onnxruntime's run in each of them.
+        dtypes: keys of `limits.DTYPES`; all forms but onnxruntime's run in each of them.
         timm: measure timm's model of that name too.
         compile: also through torch.compile.
         onnxruntime: also our model exported and run by onnxruntime, in fp32.
@@ -220,12 +217,8 @@ def _baseline(forms: list[Form], seconds: dict[str, list[float]], dtype: str) ->
 
 
 def _row(form: Form, timing: Timing, ceilings: Ceilings, settings: Settings) -> Row:
-    amp: Any = contextlib.nullcontext()
-    if form.dtype != 'fp32':
-        amp = torch.autocast(form.image.device.type, DTYPES[form.dtype])
     macs = form.image.shape[0] * count_macs(form.model, *form.image.shape[2:])
-    with amp:
-        moved = count_bytes(form.model, form.image)
+    moved = count_moved(form.model, form.image.shape)
     return Row(
         form.name,
         form.source,
@@ -236,5 +229,5 @@ def _row(form: Form, timing: Timing, ceilings: Ceilings, settings: Settings) -> 
         None if 'onnxruntime' in form.how else peak_memory(form.call, settings.device),
         count_parameters(form.model),
         macs * (TRAINING_PRODUCTS if settings.train else 1),
-        floors(macs, moved, ceilings, settings.train),
+        floors(macs, moved, form.dtype, ceilings, settings.train),
     )

@@ -14,10 +14,15 @@ from lightvit_mm.registry import HOOKS
 class CompileBackbone(Hook):
     """Compile the backbone in training, validation and test, and leave the rest as it is.
 
-    In a config: ``custom_hooks = [dict(type='CompileBackbone')]``. The first step of each mode
-    waits for the compiler, and so does the second size of images, from which on sizes are left
-    open. Checkpoints stay as they are.
+    In a config: ``custom_hooks = [dict(type='CompileBackbone')]``. Checkpoints stay as they are.
+
+    Args:
+        dynamic: compile once for all sizes of images, as detectors have them; None compiles for the
+            first size, and again when others come. Each time the step waits for the compiler.
     """
+
+    def __init__(self, dynamic: bool | None = None) -> None:
+        self.dynamic = dynamic
 
     def before_run(self, runner: Runner) -> None:
         """Have the backbone compiled at its first call.
@@ -31,5 +36,5 @@ class CompileBackbone(Hook):
                 f'CompileBackbone: {type(model).__name__} has no backbone; take the hook out of '
                 'custom_hooks'
             )
-        model.backbone.compile()
+        model.backbone.compile(dynamic=self.dynamic)
         runner.logger.info('the backbone is compiled at its first call, which takes a while')

@@ -65,7 +65,7 @@ def test_inference(known_machine):
     assert row.macs == half.macs == count_macs(model, 64, 96)
     assert row.parameters == count_parameters(model)
     assert row.floors.compute == pytest.approx(2e-9 * row.macs / 100)
-    assert half.floors.memory < 0.6 * row.floors.memory
+    assert half.floors.memory == pytest.approx(row.floors.memory / 2)
     assert row.peak_bytes > half.peak_bytes > 0
     assert row.timing.ratio == 1
     assert half.timing.ratio == pytest.approx(row.timing.median / half.timing.median)
@@ -172,10 +172,3 @@ def test_the_tool(tmp_path):
     content = json.loads((tmp_path / 'out.json').read_text())
     assert [result['shape'] for result in content['results']] == [[1, 3, 32, 32], [1, 3, 64, 32]]
     assert content['machine']['threads'] == 1
-
-
-def test_the_tool_refuses():
-    done = run_tool('tools/benchmark.py', 'repvit_m9')
-    assert done.returncode == 2
-    assert 'neither a backbone nor a config' in done.stderr
-    assert 'Traceback' not in done.stderr
