@@ -295,7 +295,7 @@ class CascadedGroupAttention(nn.Module):
         y, x = torch.arange(49) // 7, torch.arange(49) % 7
         distances = (y[:, None] - y).abs() * 7 + (x[:, None] - x).abs()
         self.register_buffer('distances', distances, persistent=False)
-        self.looked_up = None
+        self.register_buffer('looked_up', None, persistent=False)
 
     def train(self, mode=True):
         super().train(mode)

@@ -84,9 +84,12 @@ def measure_ceilings(
             rows, inner, columns = sizes
             name = f'{rows}x{inner}x{columns}'
             work[name] = 2e-9 * rows * inner * columns
-            calls[name] = _product(
-                torch.rand(rows, inner, **options), torch.rand(inner, columns, **options)
-            )
+            left, right = torch.rand(rows, inner, **options), torch.rand(inner, columns, **options)
+            calls[name] = _product(left, right)
+            if device == 'cpu':
+                # Convolutions go to another library than matrix products do.
+                work[f'{name} convolved'] = work[name]
+                calls[f'{name} convolved'] = _convolution(left, right)
         source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
         target = torch.zeros_like(source)
         calls['copy'] = functools.partial(target.copy_, source)
@@ -129,6 +132,12 @@ def floors(macs: int, moved: int, dtype: str, ceilings: Ceilings, train: bool = 
         passes * 2e-9 * macs / ceilings.gflops,
         passes * 1e-9 * moved * DTYPES[dtype].itemsize / ceilings.copy_gb,
     )
+
+
+def _convolution(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
+    pixels = left.T[None, :, :, None].contiguous(memory_format=torch.channels_last)
+    kernel = right.T[:, :, None, None].contiguous()
+    return functools.partial(F.conv2d, pixels, kernel)
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -147,13 +148,21 @@ class Result:
     note: str
 
 
-def benchmark(subject: Subject, size: Size, settings: Settings) -> Result:
+def benchmark(
+    subject: Subject,
+    size: Size,
+    settings: Settings,
+    rivals: Mapping[str, nn.Module] | None = None,
+) -> Result:
     """Measure one backbone at one size.
 
     Args:
         subject: the backbone.
         size: height and width of the images.
         settings: the forms, and how long.
+        rivals: other implementations by the name that tables call them, in the mode and memory
+            layout that is meant; the first is the baseline. They take part in the first data type
+            only and aren't compiled.
     """
     torch.manual_seed(0)
     ceilings = {
@@ -163,10 +172,12 @@ def benchmark(subject: Subject, size: Size, settings: Settings) -> Result:
         for dtype in settings.dtypes
     }
     forms, note = _forms(subject, torch.randn(settings.batch, 3, *size), settings)
+    forms += _rival_forms(rivals or {}, forms[0].image, settings)
     seconds = alternate(
         {form.name: form.call for form in forms}, settings.rounds, settings.min_seconds
     )
-    baseline = _baseline(forms, seconds, settings.dtypes[0])
+    first_rival = next((form.name for form in forms if form.source in (rivals or ())), None)
+    baseline = first_rival or _baseline(forms, seconds, settings.dtypes[0])
     timings = {timing.name: timing for timing in summarise(seconds, baseline)}
     return Result(
         subject.name,
@@ -204,6 +215,24 @@ def _forms(subject: Subject, image: torch.Tensor, settings: Settings) -> tuple[l
     if settings.onnxruntime:
         forms.append(onnxruntime_form(eager_form(OURS, model, turned, 'fp32', train=False)))
     return forms, note
+
+
+def _rival_forms(
+    rivals: Mapping[str, nn.Module], image: torch.Tensor, settings: Settings
+) -> list[Form]:
+    return [
+        eager_form(name, module, image.contiguous(memory_format=layout), dtype, settings.train)
+        for name, module in rivals.items()
+        for layout in [_memory_format(module)]
+        for dtype in settings.dtypes[:1]
+    ]
+
+
+def _memory_format(module: nn.Module) -> torch.memory_format:
+    """The layout that the kernels of a module are in."""
+    kernels = [parameter for parameter in module.parameters() if parameter.dim() == 4]
+    plain = all(kernel.is_contiguous() for kernel in kernels)
+    return torch.contiguous_format if plain else torch.channels_last
 
 
 def _baseline(forms: list[Form], seconds: dict[str, list[float]], dtype: str) -> str:
