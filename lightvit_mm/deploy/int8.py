@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import mmcv
 import numpy as np
 from rich.progress import track
 
+from lightvit_mm.benchmark.timing import alternate
 from lightvit_mm.deploy.onnx_session import INPUT, Size, fit_image, open_session
 from lightvit_mm.errors import UserError
 
@@ -28,11 +30,14 @@ class Quantised:
         file: the 8-bit file.
         layers: how many layers compute in 8 bits.
         images: how many images set the ranges.
+        seconds: median latency of the file in float, and of this one, in turn at the size of the
+            ranges with PyTorch's number of threads.
     """
 
     file: Path
     layers: int
     images: int
+    seconds: tuple[float, ...]
 
 
 def quantize(
@@ -79,10 +84,10 @@ def quantize(
             weight_type=QuantType.QInt8,
             extra_options={'MatMulConstBOnly': True},
         )
-        open_session(part)
-        graph = onnx.load(part).graph
+        seconds = _latencies([file, part], size)
+        layers = _layers(onnx.load(part).graph)
         os.replace(part, out)
-    return Quantised(out, _layers(graph), len(images))
+    return Quantised(out, layers, len(images), seconds)
 
 
 def _inputs(
@@ -94,6 +99,13 @@ def _inputs(
             raise UserError(f'--quantize: {file} is not an image that OpenCV can decode')
         image = mmcv.imrescale(image, min(size[0] / image.shape[0], size[1] / image.shape[1]))
         yield {INPUT: fit_image(image, size, padding)[0]}
+
+
+def _latencies(files: Sequence[Path], size: Size) -> tuple[float, ...]:
+    image = np.random.default_rng(0).uniform(0, 255, (1, 3, *size)).astype('float32')
+    calls = {str(file): partial(open_session(file).run, None, {INPUT: image}) for file in files}
+    seconds = alternate(calls, rounds=20, min_seconds=2.0)
+    return tuple(float(np.median(values)) for values in seconds.values())
 
 
 def _layers(graph: Any) -> int:

@@ -61,6 +61,8 @@ class OnnxModel(nn.Module):
                 f'{file}: outputs {", ".join(outputs)} are no predictions. Give a whole detector '
                 'or segmentor that tools/export_onnx.py has written (without --backbone-only)'
             )
+        if self.session.get_outputs()[0].shape[1] == 1:
+            raise UserError(f'{file}: a segmentor of one channel; only argmax of several is here')
         palette = made['palette']
         if isinstance(palette, list):
             # JSON has no tuples, and mmengine draws with nothing else.
