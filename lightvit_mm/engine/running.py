@@ -18,6 +18,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from rich.console import Console
 
 from lightvit_mm.data.layout import check_data, retarget_data
+from lightvit_mm.deploy.onnx_model import is_onnx, use_onnx
 from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.errors import UserError
@@ -142,7 +143,7 @@ def test(
 
     Args:
         config: as `load_config` gives it.
-        checkpoint: the weights.
+        checkpoint: the weights, or a file that tools/export_onnx.py made of the whole model.
         out: where predictions are kept: a .pkl file for detectors, a folder of label maps for
             segmentors.
         show_dir: where pictures are drawn.
@@ -156,7 +157,12 @@ def test(
     """
     check_data(config, ('test',))
     is_detector = config.default_scope == 'mmdet'
-    config.load_from = checkpoint
+    if is_onnx(checkpoint):
+        if tta:
+            raise UserError('--tta needs a checkpoint: it runs at sizes that an ONNX file lacks')
+        use_onnx(config, checkpoint)
+    else:
+        config.load_from = checkpoint
     if show_dir:
         config.default_hooks.visualization.draw = True
         if is_detector:
