@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
-from lightvit_mm.reproduction.history import History, read_history
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+
+from lightvit_mm.reproduction.curves import draw
+from lightvit_mm.reproduction.history import read_history
 from lightvit_mm.reproduction.published import Row
+from lightvit_mm.reproduction.record import (
+    TRAINED,
+    Record,
+    recorded,
+    replace_file,
+    row_folder,
+)
 
 # How far a figure may be off, in points: the spread of repeated trainings.
 TOLERANCES = {'bbox_mAP': 0.3, 'segm_mAP': 0.3, 'mIoU': 0.5}
@@ -15,89 +29,160 @@ TOLERANCES = {'bbox_mAP': 0.3, 'segm_mAP': 0.3, 'mIoU': 0.5}
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure of a row: ``ours`` is None where the run failed or is missing."""
+    """One figure of a row.
+
+    Attributes:
+        config: the row.
+        weights: whether they were trained here or released.
+        metric: its name.
+        published: in percent.
+        ours: in percent; None without a result.
+        changed: whether options changed the config.
+    """
 
     config: str
+    weights: str
     metric: str
     published: float
     ours: float | None
+    changed: bool = False
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus published."""
+        return None if self.ours is None else self.ours - self.published
 
     @property
     def verdict(self) -> str:
         """Whether ours is inside the tolerance of the published figure."""
-        if self.ours is None:
-            return 'not there'
-        inside = abs(self.ours - self.published) <= TOLERANCES[self.metric] + 1e-9
+        if self.difference is None:
+            return 'no result'
+        inside = abs(self.difference) <= TOLERANCES[self.metric] + 1e-9
         return f'{"inside" if inside else "OUTSIDE"} {TOLERANCES[self.metric]}'
 
+    def __str__(self) -> str:
+        if self.difference is None:
+            return f'{self.config} {self.metric}: published {self.published}, no result'
+        return (
+            f'{self.config} {self.metric}: published {self.published}, ours {self.ours:.2f}, '
+            f'difference {self.difference:+.2f}, {self.verdict}{" *" if self.changed else ""}'
+        )
 
-def compare(row: Row, ours: dict[str, float]) -> list[Comparison]:
+
+def compare(row: Row, weights: str, record: Record) -> list[Comparison]:
     """Every published figure of a row against ours."""
+    changed = any(run.cfg_options for run in record.runs)
     return [
-        Comparison(row.config, metric, value, ours.get(metric))
+        Comparison(row.config, weights, metric, value, record.metrics.get(metric), changed)
         for metric, value in row.published.items()
     ]
 
 
-def write_report(
-    folder: Path, results: list[tuple[Row, dict[str, float]]], command: str
-) -> list[Comparison]:
-    """Write ``report.md``, ``report.json`` and a picture of the curves for each trained row.
+def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
+    """Write ``report.md``, ``report.json`` and a picture of the curves of each trained row.
 
     Args:
-        folder: where the rows were trained, see `reproduce_row`.
-        results: the rows and what `reproduce_row` gave.
-        command: what was run, for the report.
+        folder: where rows were trained or evaluated, see `reproduce_row`.
+        rows: what was published; those that were begun in ``folder`` are reported.
     """
-    comparisons = [c for row, ours in results for c in compare(row, ours)]
-    pictures = {
-        row.config: _draw(row, history, folder / f'{row.config}.png')
-        for row, _ in results
-        if (history := read_history(folder / row.config)).loss
-    }
-    lines = ['# Reproduction', '', f'`{command}`', '']
-    lines += ['| config | metric | published | ours | difference | |', '|---|---|---|---|---|---|']
-    for c in comparisons:
-        ours = '' if c.ours is None else f'{c.ours:.2f}'
-        difference = '' if c.ours is None else f'{c.ours - c.published:+.2f}'
-        lines.append(
-            f'| {c.config} | {c.metric} | {c.published} | {ours} | {difference} | {c.verdict} |'
-        )
-    for config, picture in pictures.items():
-        lines += ['', f'## {config}', '', f'![loss and metrics of {config}]({picture.name})']
-    (folder / 'report.md').write_text('\n'.join(lines) + '\n')
-    content = [{**vars(c), 'verdict': c.verdict} for c in comparisons]
-    (folder / 'report.json').write_text(json.dumps({'command': command, 'rows': content}, indent=1))
+    found = list(recorded(rows, folder))
+    comparisons = [c for row, weights, record in found for c in compare(row, weights, record)]
+    unchanged = [c.verdict.split()[0] for c in comparisons if not c.changed]
+    changed = len(comparisons) - len(unchanged)
+    lines = [
+        '# Reproduction of published results',
+        '',
+        f'{len(unchanged)} figures: {unchanged.count("inside")} inside the tolerance (0.3 points '
+        f'of AP, 0.5 of mIoU), {unchanged.count("OUTSIDE")} outside, {unchanged.count("no")} '
+        'without a result.' + (f' {changed} more with changes to the config.' if changed else ''),
+        '',
+        '| config | weights | metric | published | ours | difference | tolerance |',
+        '|---|---|---|---|---|---|---|',
+        *(_line(comparison) for comparison in comparisons),
+        '',
+    ]
+    if changed:
+        lines += ['\\* run with changes to the config: no reproduction of what was published.', '']
+    for row, weights, record in found:
+        lines += _section(row, weights, record, row_folder(row, folder, weights))
+    written = f'Written by tools/reproduce.py on {datetime.now().isoformat(" ", "minutes")}.'
+    replace_file(folder / 'report.md', '\n'.join([*lines, written]) + '\n')
+    content = [
+        {
+            'config': row.config,
+            'weights': weights,
+            'source': row.source,
+            'confidence': row.confidence,
+            'figures': [
+                {**asdict(c), 'difference': c.difference, 'verdict': c.verdict}
+                for c in compare(row, weights, record)
+            ],
+            **asdict(record),
+        }
+        for row, weights, record in found
+    ]
+    replace_file(folder / 'report.json', json.dumps(content, indent=1) + '\n')
     return comparisons
 
 
-def _draw(row: Row, history: History, file: Path) -> Path:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout='constrained')
-    losses, metrics = figure.subplots(1, 2)
-    losses.plot(*_points(history.loss), label='ours')
-    if 'loss' in row.curves:
-        losses.plot(*_points(row.curves['loss']), 'k--', label='published')
-    losses.set(xlabel='iteration', ylabel='loss', yscale='log', title=row.config)
-    for number, metric in enumerate(row.published):
-        colour = f'C{number}'
-        if metric in history.metrics:
-            points = _points(history.metrics[metric])
-            metrics.plot(*points, f'{colour}o-', label=f'{metric}, ours')
-        if metric in row.curves:
-            metrics.plot(*_points(row.curves[metric]), f'{colour}--', label=f'{metric}, published')
-        else:
-            metrics.axhline(
-                row.published[metric], color=colour, ls=':', label=f'{metric}, published'
-            )
-    metrics.set(xlabel='iteration', ylabel='percent')
-    for axes in (losses, metrics):
-        axes.legend()
-    figure.savefig(file, dpi=100)
-    return file
+def _line(comparison: Comparison) -> str:
+    c = comparison
+    ours = difference = ''
+    if c.difference is not None:
+        ours, difference = f'{c.ours:.2f}', f'{c.difference:+.2f}'
+    cells = (
+        c.config + (' \\*' if c.changed else ''),
+        c.weights,
+        c.metric,
+        str(c.published),
+        ours,
+        difference,
+        c.verdict,
+    )
+    return f'| {" | ".join(cells)} |'
 
 
-def _points(values: dict[int, float]) -> tuple[list[int], list[float]]:
-    iterations = sorted(values)
-    return iterations, [values[i] for i in iterations]
+def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
+    figures = ', '.join(f'{metric} {value}' for metric, value in row.published.items())
+    doubts = [', by others than its authors'] if row.third_party else []
+    doubts += [', *recalled*, not verified'] if row.confidence == 'recalled' else []
+    lines = [
+        f'## {row.config}, {weights}',
+        '',
+        f'- Published: {figures} ({row.source}{"".join(doubts)}).',
+    ]
+    lines += [f'- Remark: {text}.' for text in (row.obstacle, row.notes) if text]
+    lines += [
+        f'- Differs from what was published: {part}, {why}.' for part, why in row.explained.items()
+    ]
+    if record.problem:
+        lines.append(f'- No result: {record.problem}')
+    elif not record.metrics:
+        lines.append('- Not finished: the same command goes on with it.')
+    for run in record.runs:
+        start = f'went on from {run.resumed}' if run.resumed else 'began'
+        processes = f'{run.processes} process{"es" if run.processes > 1 else ""}'
+        lines.append(f'- {run.started}: {start} on {processes}.')
+    picture = place.with_suffix('.png') if weights == TRAINED else None
+    history = read_history(place)
+    if picture and history.iterations:
+        batch = _batch(row, record, place)
+        lines.append(
+            f'- Trained for {history.iterations:,} iterations of {batch} images; published: '
+            f'{row.iterations:,} of {row.recipe.batch}. Checkpoint '
+            f'{find_latest_checkpoint(str(place))}.'
+        )
+        draw(row, history, batch, picture)
+        lines += ['', f'![Loss and metrics of {row.config}]({picture.name})']
+    for run in record.runs[-1:]:
+        command = textwrap.wrap(
+            run.command, 96, break_long_words=False, break_on_hyphens=False, subsequent_indent='  '
+        )
+        lines += ['', '```bash', ' \\\n'.join(command), '```']
+    return [*lines, '']
+
+
+def _batch(row: Row, record: Record, place: Path) -> int:
+    """Images in an iteration, over all processes, out of the config that the run kept."""
+    own = Config.fromfile(place / f'{row.config}.py').train_dataloader.batch_size
+    return own * record.runs[-1].processes

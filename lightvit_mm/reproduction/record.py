@@ -1,0 +1,83 @@
+"""What has been done about a published row, kept in the folder of its runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lightvit_mm.reproduction.published import Row
+
+FILE = 'reproduction.json'
+TRAINED, RELEASED = 'trained here', 'released'
+
+
+@dataclass
+class Run:
+    """One start of a training or evaluation.
+
+    Attributes:
+        started: local date and time.
+        processes: their number.
+        cfg_options: what was changed in the config, ``KEY=VALUE``.
+        command: the whole command line.
+        resumed: name of the checkpoint from which it went on.
+    """
+
+    started: str
+    processes: int
+    cfg_options: list[str]
+    command: str
+    resumed: str | None = None
+
+
+@dataclass
+class Record:
+    """The runs of a row, and what came out.
+
+    Attributes:
+        runs: in the order of their starts; those after the first resume it.
+        metrics: name to value in percent, once the row is finished.
+        problem: why there are none, where that is known.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def row_folder(row: Row, folder: Path, weights: str) -> Path:
+    """Where the runs of a row are; ``weights`` is `TRAINED` or `RELEASED`."""
+    return folder / (row.config if weights == TRAINED else f'{row.config}_released')
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a row's folder, an empty one if there is none."""
+    file = folder / FILE
+    if not file.is_file():
+        return Record()
+    content = json.loads(file.read_text())
+    return Record(**{**content, 'runs': [Run(**run) for run in content['runs']]})
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Keep a record in a row's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / FILE, json.dumps(asdict(record), indent=1) + '\n')
+
+
+def recorded(rows: list[Row], folder: Path) -> Iterator[tuple[Row, str, Record]]:
+    """Every row with a record under ``folder``, whose weights it has, and the record."""
+    for row in rows:
+        for weights in (TRAINED, RELEASED):
+            place = row_folder(row, folder, weights)
+            if (place / FILE).is_file():
+                yield row, weights, read_record(place)
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Write ``text`` so that whoever reads or interrupts sees all of it or the old content."""
+    new = file.with_name(f'{file.name}.new')
+    new.write_text(text)
+    new.replace(file)
