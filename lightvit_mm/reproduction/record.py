@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from mmengine.runner import find_latest_checkpoint
 
 from lightvit_mm.reproduction.published import Row
 
@@ -21,14 +23,14 @@ class Run:
         started: local date and time.
         processes: their number.
         cfg_options: what was changed in the config, ``KEY=VALUE``.
-        command: the whole command line.
+        command: the words of the command line.
         resumed: name of the checkpoint from which it went on.
     """
 
     started: str
     processes: int
     cfg_options: list[str]
-    command: str
+    command: list[str]
     resumed: str | None = None
 
 
@@ -52,6 +54,13 @@ def row_folder(row: Row, folder: Path, weights: str) -> Path:
     return folder / (row.config if weights == TRAINED else f'{row.config}_released')
 
 
+def last_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint of a training in ``folder``, None before the first."""
+    # mmengine's function prints a line where there is none.
+    known = (folder / 'last_checkpoint').is_file()
+    return find_latest_checkpoint(str(folder)) if known else None
+
+
 def read_record(folder: Path) -> Record:
     """The record of a row's folder, an empty one if there is none."""
     file = folder / FILE
@@ -67,7 +76,7 @@ def write_record(folder: Path, record: Record) -> None:
     replace_file(folder / FILE, json.dumps(asdict(record), indent=1) + '\n')
 
 
-def recorded(rows: list[Row], folder: Path) -> Iterator[tuple[Row, str, Record]]:
+def recorded(rows: Sequence[Row], folder: Path) -> Iterator[tuple[Row, str, Record]]:
     """Every row with a record under ``folder``, whose weights it has, and the record."""
     for row in rows:
         for weights in (TRAINED, RELEASED):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import textwrap
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
 from lightvit_mm.reproduction.curves import draw
 from lightvit_mm.reproduction.history import read_history
@@ -18,6 +17,7 @@ from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
     TRAINED,
     Record,
+    last_checkpoint,
     recorded,
     replace_file,
     row_folder,
@@ -113,11 +113,18 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
             'weights': weights,
             'source': row.source,
             'confidence': row.confidence,
-            'figures': [
-                {**asdict(c), 'difference': c.difference, 'verdict': c.verdict}
+            'changed': any(run.cfg_options for run in record.runs),
+            'figures': {
+                c.metric: {
+                    'published': c.published,
+                    'ours': c.ours,
+                    'difference': c.difference,
+                    'verdict': c.verdict,
+                }
                 for c in compare(row, weights, record)
-            ],
-            **asdict(record),
+            },
+            'problem': record.problem,
+            'runs': [asdict(run) for run in record.runs],
         }
         for row, weights, record in found
     ]
@@ -170,15 +177,16 @@ def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
         lines.append(
             f'- Trained for {history.iterations:,} iterations of {batch} images; published: '
             f'{row.iterations:,} of {row.recipe.batch}. Checkpoint '
-            f'{find_latest_checkpoint(str(place))}.'
+            f'{last_checkpoint(place)}.'
         )
         draw(row, history, batch, picture)
         lines += ['', f'![Loss and metrics of {row.config}]({picture.name})']
     for run in record.runs[-1:]:
-        command = textwrap.wrap(
-            run.command, 96, break_long_words=False, break_on_hyphens=False, subsequent_indent='  '
-        )
-        lines += ['', '```bash', ' \\\n'.join(command), '```']
+        words = [
+            f'\\\n  {shlex.quote(word)}' if word.startswith('--') else shlex.quote(word)
+            for word in run.command
+        ]
+        lines += ['', '```bash', ' '.join(words), '```']
     return [*lines, '']
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-
-from mmengine.runner import find_latest_checkpoint
 
 from lightvit_mm.errors import UserError
 from lightvit_mm.reproduction.history import metrics_in_percent, read_history
@@ -20,6 +17,7 @@ from lightvit_mm.reproduction.record import (
     TRAINED,
     Record,
     Run,
+    last_checkpoint,
     read_record,
     row_folder,
     write_record,
@@ -118,7 +116,7 @@ def reproduce_row(
             raise UserError('its authors released no checkpoint to evaluate')
         command = ['tools/test.py', config, row.released, *arguments, *options]
     else:
-        resumed = find_latest_checkpoint(str(work_dir)) if work_dir.is_dir() else None
+        resumed = last_checkpoint(work_dir)
         # tools/train.py refuses to resume from nothing.
         resume = ['--resume'] if resumed else []
         command = ['tools/train.py', config, '--auto-scale-lr', *resume, *arguments, *options]
@@ -128,7 +126,7 @@ def reproduce_row(
             datetime.now().isoformat(' ', 'seconds'),
             gpus,
             list(cfg_options),
-            shlex.join(command),
+            command,
             Path(resumed).name if resumed else None,
         )
     )
@@ -136,7 +134,7 @@ def reproduce_row(
     write_record(work_dir, record)
     _call(command)
     metrics = _evaluated(work_dir) if evaluate else read_history(work_dir).final()
-    checkpoint = find_latest_checkpoint(str(work_dir)) if work_dir.is_dir() else None
+    checkpoint = last_checkpoint(work_dir)
     if not evaluate and checkpoint and not set(row.published) <= set(metrics):
         # Stopped between the last checkpoint and its evaluation, which resuming does not do.
         _call([*_launcher(gpus), 'tools/test.py', config, checkpoint, *arguments, *options])

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.engine.schedule import build_runner, learning_rates
 from lightvit_mm.errors import UserError
-from lightvit_mm.reproduction.check import check_row
+from lightvit_mm.reproduction.check import RATE_TOLERANCE, check_row
 from lightvit_mm.reproduction.published import read_published
 
 PUBLISHED = REPOSITORY / 'configs' / 'published.yml'
@@ -31,7 +31,7 @@ def test_rates_and_decay_of_a_built_optimizer_are_those_of_repvits_log():
     runner = build_runner(config, 7330)
     rates = learning_rates(runner, DETECTION)
     for iteration, rate in DETECTION.items():
-        assert rates[iteration] == pytest.approx(rate, rel=0.02)
+        assert rates[iteration] == pytest.approx(rate, rel=RATE_TOLERANCE)
     decays = {group['weight_decay'] for group in runner.optim_wrapper.param_groups}
     assert decays == {0.05}
 
