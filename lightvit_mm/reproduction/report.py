@@ -159,6 +159,7 @@ def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
         f'- Published: {figures} ({row.source}{"".join(doubts)}).',
     ]
     lines += [f'- Remark: {text}.' for text in (row.obstacle, row.notes) if text]
+    lines.append(f'- Recipe: {row.recipe.source}.')
     lines += [
         f'- Differs from what was published: {part}, {why}.' for part, why in row.explained.items()
     ]
@@ -170,9 +171,9 @@ def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
         start = f'went on from {run.resumed}' if run.resumed else 'began'
         processes = f'{run.processes} process{"es" if run.processes > 1 else ""}'
         lines.append(f'- {run.started}: {start} on {processes}.')
-    picture = place.with_suffix('.png') if weights == TRAINED else None
     history = read_history(place)
-    if picture and history.iterations:
+    if weights == TRAINED and record.runs and history.iterations:
+        picture = place.with_suffix('.png')
         batch = _batch(row, record, place)
         lines.append(
             f'- Trained for {history.iterations:,} iterations of {batch} images; published: '

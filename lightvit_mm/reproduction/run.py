@@ -157,10 +157,10 @@ def _can_start(row: Row, folder: Path, cfg_options: Sequence[str]) -> bool:
     if row.init or record.metrics or any(option.startswith(INIT) for option in cfg_options):
         return True
     record.problem = (
-        f'not run: {row.obstacle}. With weights of your own: '
-        f'--cfg-options {INIT}.type=Pretrained {INIT}.checkpoint=FILE'
+        f'not run, without weights to start from. With your own: --cfg-options '
+        f'{INIT}.type=Pretrained {INIT}.checkpoint=FILE'
     )
-    print(f'{row.config} {record.problem}', flush=True)
+    print(f'{row.config}: {record.problem}', flush=True)
     write_record(place, record)
     return False
 

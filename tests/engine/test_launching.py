@@ -134,6 +134,9 @@ def test_the_learning_rate_follows_the_number_of_processes(name, monkeypatch, ca
     for processes in (1, 4, 8):
         monkeypatch.setattr(Runner, 'world_size', processes)
         config = load_config(str(REPOSITORY / f'configs/{name}.py'))
+        # mmengine keeps runners and visualizers of one name apart by the second of their start.
+        config.experiment_name = f'{name} on {processes}'
+        config.visualizer = {'type': 'Visualizer', 'vis_backends': None}
         show_param_groups(config, auto_scale_lr=True)
         printed = capsys.readouterr().out
         expected = config.optim_wrapper.optimizer.lr * processes / 8

@@ -198,11 +198,11 @@ def test_a_series_goes_on_after_a_failed_row(tmp_path, detector, calls, capsys):
     ]
     said = capsys.readouterr().out
     assert 'ours 40.20, difference -0.40, inside 0.5' in said
-    assert f'{WITHOUT_WEIGHTS.config} not run: the authors released no weights' in said
+    assert f'{WITHOUT_WEIGHTS.config}: not run, without weights to start from' in said
     assert f'report: {tmp_path / "report.md"}' in said
     report = (tmp_path / 'report.md').read_text()
     assert 'No result: exit status 3 of tools/train.py' in report
-    assert 'No result: not run: the authors released no weights' in report
+    assert 'No result: not run, without weights to start from' in report
     # Another series adds to the report; its options let rows without weights start.
     options = ['model.backbone.init_cfg=None']
     calls.effects = [lambda: 4]
@@ -257,6 +257,7 @@ def test_the_report(reported):
     assert 'Not finished' in text
     assert '\n  --cfg-options a.b=1\n```' in text
     assert '(THU-MIG/RepViT at 298f420, detection/README.md)' in text
+    assert 'Recipe: THU-MIG/RepViT at 298f420, detection/configs.' in text
     for row in (DETECTOR, SEGMENTOR):
         assert f']({row.config}.png)' in text
         assert (reported / f'{row.config}.png').read_bytes().startswith(b'\x89PNG')
