@@ -75,7 +75,8 @@ def check_row(row: Row, configs: str | Path = 'configs') -> Checked:
 def as_table(results: list[Checked]) -> Table:
     """What `check_row` found, for the terminal."""
     table = Table(title='Published results and the configs that are to give them')
-    for heading in ('config', 'published', 'parameters (M)', 'GMACs', 'recipe', 'weights', ''):
+    table.add_column('config', no_wrap=True)
+    for heading in ('published', 'parameters (M)', 'GMACs', 'recipe', 'weights', ''):
         table.add_column(heading, overflow='fold')
     for result in results:
         row, recipe = result.row, result.row.recipe

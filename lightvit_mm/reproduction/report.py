@@ -17,6 +17,7 @@ from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
     TRAINED,
     Record,
+    Run,
     last_checkpoint,
     recorded,
     replace_file,
@@ -87,14 +88,16 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
     """
     found = list(recorded(rows, folder))
     comparisons = [c for row, weights, record in found for c in compare(row, weights, record)]
-    unchanged = [c.verdict.split()[0] for c in comparisons if not c.changed]
-    changed = len(comparisons) - len(unchanged)
+    verdicts = [c.verdict.split()[0] for c in comparisons if not c.changed]
+    changed = len(comparisons) - len(verdicts)
     lines = [
         '# Reproduction of published results',
         '',
-        f'{len(unchanged)} figures: {unchanged.count("inside")} inside the tolerance (0.3 points '
-        f'of AP, 0.5 of mIoU), {unchanged.count("OUTSIDE")} outside, {unchanged.count("no")} '
-        'without a result.' + (f' {changed} more with changes to the config.' if changed else ''),
+        f'{verdicts.count("inside")} of {len(verdicts)} figures are inside the '
+        f'tolerance (0.3 points of AP, 0.5 of mIoU), {verdicts.count("OUTSIDE")} outside, '
+        f'{verdicts.count("no")} without a result.'
+        if verdicts
+        else 'No figure of a config as published yet.',
         '',
         '| config | weights | metric | published | ours | difference | tolerance |',
         '|---|---|---|---|---|---|---|',
@@ -102,7 +105,10 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
         '',
     ]
     if changed:
-        lines += ['\\* run with changes to the config: no reproduction of what was published.', '']
+        lines += [
+            f'\\* {changed} with changes to the config, not counted above: they reproduce nothing.',
+            '',
+        ]
     for row, weights, record in found:
         lines += _section(row, weights, record, row_folder(row, folder, weights))
     written = f'Written by tools/reproduce.py on {datetime.now().isoformat(" ", "minutes")}.'
@@ -182,13 +188,18 @@ def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
         )
         draw(row, history, batch, picture)
         lines += ['', f'![Loss and metrics of {row.config}]({picture.name})']
-    for run in record.runs[-1:]:
-        words = [
-            f'\\\n  {shlex.quote(word)}' if word.startswith('--') else shlex.quote(word)
-            for word in run.command
-        ]
-        lines += ['', '```bash', ' '.join(words), '```']
+    if record.runs:
+        lines += ['', '```bash', _command(record.runs[-1]), '```']
     return [*lines, '']
+
+
+def _command(run: Run) -> str:
+    """The command line of a run, each option on a line of its own."""
+    text = ''
+    for word in run.command:
+        text += ' \\\n  ' if word.startswith('--') or word in run.cfg_options else ' ' * bool(text)
+        text += shlex.quote(word)
+    return text
 
 
 def _batch(row: Row, record: Record, place: Path) -> int:
