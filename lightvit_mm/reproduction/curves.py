@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 from lightvit_mm.reproduction.history import History
 from lightvit_mm.reproduction.published import Row
+from lightvit_mm.reproduction.record import replace_file
 
 # Below that part of the published training, a linear axis would show ours as a point.
 SHORT = 0.2
@@ -48,7 +50,9 @@ def draw(row: Row, history: History, batch: int, file: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(row.config)
-    figure.savefig(file, dpi=100)
+    picture = BytesIO()
+    figure.savefig(picture, format='png', dpi=100)
+    replace_file(file, picture.getvalue())
 
 
 def _points(values: dict[int, float], batch: int) -> tuple[list[int], list[float]]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 from mmengine.runner import find_latest_checkpoint
 
@@ -13,6 +14,8 @@ from lightvit_mm.reproduction.published import Row
 
 FILE = 'reproduction.json'
 TRAINED, RELEASED = 'trained here', 'released'
+# The option that gives a row weights to start from.
+INIT = 'model.backbone.init_cfg'
 
 
 @dataclass
@@ -49,6 +52,15 @@ class Record:
     problem: str | None = None
 
 
+def is_changed(row: Row, record: Record) -> bool:
+    """Whether a run changed the config by more than the weights that nobody released."""
+    return any(
+        row.init is not None or not option.startswith(f'{INIT}.')
+        for run in record.runs
+        for option in run.cfg_options
+    )
+
+
 def row_folder(row: Row, folder: Path, weights: str) -> Path:
     """Where the runs of a row are; ``weights`` is `TRAINED` or `RELEASED`."""
     return folder / (row.config if weights == TRAINED else f'{row.config}_released')
@@ -73,7 +85,7 @@ def read_record(folder: Path) -> Record:
 def write_record(folder: Path, record: Record) -> None:
     """Keep a record in a row's folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / FILE, json.dumps(asdict(record), indent=1) + '\n')
+    replace_file(folder / FILE, json.dumps(asdict(record), indent=1).encode())
 
 
 def recorded(rows: Sequence[Row], folder: Path) -> Iterator[tuple[Row, str, Record]]:
@@ -85,8 +97,8 @@ def recorded(rows: Sequence[Row], folder: Path) -> Iterator[tuple[Row, str, Reco
                 yield row, weights, read_record(place)
 
 
-def replace_file(file: Path, text: str) -> None:
-    """Write ``text`` so that whoever reads or interrupts sees all of it or the old content."""
-    new = file.with_name(f'{file.name}.new')
-    new.write_text(text)
+def replace_file(file: Path, content: bytes) -> None:
+    """Write a file that others may read or write: they see all of it, or what was there."""
+    new = file.with_name(f'.{file.name}.{uuid4().hex}')
+    new.write_bytes(content)
     new.replace(file)

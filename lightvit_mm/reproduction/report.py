@@ -18,6 +18,7 @@ from lightvit_mm.reproduction.record import (
     TRAINED,
     Record,
     Run,
+    is_changed,
     last_checkpoint,
     recorded,
     replace_file,
@@ -38,7 +39,7 @@ class Comparison:
         metric: its name.
         published: in percent.
         ours: in percent; None without a result.
-        changed: whether options changed the config.
+        changed: whether options changed the config, see `is_changed`.
     """
 
     config: str
@@ -72,7 +73,7 @@ class Comparison:
 
 def compare(row: Row, weights: str, record: Record) -> list[Comparison]:
     """Every published figure of a row against ours."""
-    changed = any(run.cfg_options for run in record.runs)
+    changed = is_changed(row, record)
     return [
         Comparison(row.config, weights, metric, value, record.metrics.get(metric), changed)
         for metric, value in row.published.items()
@@ -106,20 +107,20 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
     ]
     if changed:
         lines += [
-            f'\\* {changed} with changes to the config, not counted above: they reproduce nothing.',
+            f'\\* {changed} with changes to the config, not counted above.',
             '',
         ]
     for row, weights, record in found:
         lines += _section(row, weights, record, row_folder(row, folder, weights))
     written = f'Written by tools/reproduce.py on {datetime.now().isoformat(" ", "minutes")}.'
-    replace_file(folder / 'report.md', '\n'.join([*lines, written]) + '\n')
+    replace_file(folder / 'report.md', '\n'.join([*lines, written, '']).encode())
     content = [
         {
             'config': row.config,
             'weights': weights,
             'source': row.source,
             'confidence': row.confidence,
-            'changed': any(run.cfg_options for run in record.runs),
+            'changed': is_changed(row, record),
             'figures': {
                 c.metric: {
                     'published': c.published,
@@ -134,7 +135,7 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
         }
         for row, weights, record in found
     ]
-    replace_file(folder / 'report.json', json.dumps(content, indent=1) + '\n')
+    replace_file(folder / 'report.json', json.dumps(content, indent=1).encode())
     return comparisons
 
 

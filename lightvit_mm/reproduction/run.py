@@ -13,6 +13,7 @@ from lightvit_mm.errors import UserError
 from lightvit_mm.reproduction.history import metrics_in_percent, read_history
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
+    INIT,
     RELEASED,
     TRAINED,
     Record,
@@ -23,8 +24,6 @@ from lightvit_mm.reproduction.record import (
     write_record,
 )
 from lightvit_mm.reproduction.report import write_report
-
-INIT = 'model.backbone.init_cfg'
 
 
 def reproduce(

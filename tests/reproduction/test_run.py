@@ -122,6 +122,21 @@ def test_comparison_with_what_was_published(row, ours, verdicts):
     assert [c.verdict for c in compare(row, TRAINED, Record(metrics=ours))] == verdicts
 
 
+@pytest.mark.parametrize(
+    ('row', 'options', 'changed'),
+    [
+        (DETECTOR, [], False),
+        (DETECTOR, ['train_dataloader.batch_size=4'], True),
+        (DETECTOR, ['model.backbone.init_cfg.checkpoint=mine.pth'], True),
+        (WITHOUT_WEIGHTS, ['model.backbone.init_cfg.checkpoint=mine.pth'], False),
+        (WITHOUT_WEIGHTS, ['model.backbone.init_cfg=None'], True),
+    ],
+)
+def test_weights_for_a_row_without_are_no_change(row, options, changed):
+    record = Record([Run('now', 8, options, [])], {'bbox_mAP': 40.0})
+    assert compare(row, TRAINED, record)[0].changed is changed
+
+
 def test_a_row_is_trained_resumed_and_then_left_alone(tmp_path, detector, calls, capsys):
     def killed():
         first_epoch(detector)
