@@ -23,7 +23,13 @@ from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.errors import UserError
 
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+# Each with the variable that it sets in every process.
+LAUNCHERS = {
+    'none': None,
+    'pytorch': 'RANK',
+    'slurm': 'SLURM_PROCID',
+    'mpi': 'OMPI_COMM_WORLD_RANK',
+}
 
 
 def load_config(
@@ -233,10 +239,25 @@ def _replace_sync_bn(value: Any) -> None:
 
 
 def _runner(config: Config) -> Runner:
+    _check_launcher(config.launcher)
     if config.launcher == 'pytorch' and not torch.cuda.is_available() and not is_distributed():
         # mmengine's own start of the process group sets a CUDA device first.
         torch.distributed.init_process_group(backend='gloo')
     return Runner.from_cfg(config)
+
+
+def _check_launcher(launcher: str) -> None:
+    variable = LAUNCHERS[launcher]
+    if variable and variable not in os.environ:
+        raise UserError(
+            f'--launcher {launcher}, but {variable} is not set: no such launcher started this '
+            'process. tools/dist_train.sh (pytorch) and tools/slurm_train.sh (slurm) do'
+        )
+    if launcher in ('slurm', 'mpi') and not torch.cuda.is_available():
+        raise UserError(
+            f'--launcher {launcher} needs CUDA, which torch finds none of here; several '
+            'processes on CPUs: tools/dist_train.sh'
+        )
 
 
 def _leave_process_group() -> None:
