@@ -1,5 +1,5 @@
 # UperNet (Xiao et al., ECCV 2018) as mmseg ships it, for 150 classes, without a backbone.
-# tools/train.py turns SyncBN into BN on one process without CUDA.
+# tools/train.py turns SyncBN into BN without CUDA.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',

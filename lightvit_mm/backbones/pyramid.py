@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import nn
@@ -88,7 +87,7 @@ class PyramidBackbone(BaseModule):
         norm_eval: keep the BatchNorm statistics as they are while training; their affine
             parameters still train.
         norm_cfg: config of every norm that is a BatchNorm in the paper; None means
-            ``dict(type='BN')``. Synchronised types become ``BN`` on one process without CUDA.
+            ``dict(type='BN')``. Synchronised types become ``BN`` without CUDA.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         with_cp: trade time for memory by gradient checkpointing.
         deploy: build the inference form at once; weights of either form load into it.
@@ -398,9 +397,9 @@ class PyramidBackbone(BaseModule):
     def _resolve_norm_cfg(cls, norm_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
         resolved = dict(norm_cfg) if norm_cfg is not None else {'type': 'BN'}
         synchronised = 'SyncB' in str(resolved.get('type'))
-        if synchronised and get_world_size() == 1 and not torch.cuda.is_available():
+        if synchronised and not torch.cuda.is_available():
             print_log(
-                f'{cls.__name__}: {resolved["type"]} needs CUDA or several processes; using BN',
+                f'{cls.__name__}: {resolved["type"]} needs CUDA; using BN',
                 logger='current',
                 level=logging.WARNING,
             )

@@ -18,6 +18,7 @@ from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.deploy.onnx_model import is_onnx, load_onnx
+from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.errors import UserError
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -94,6 +95,8 @@ def predict(
         model: Any = load_onnx(config, checkpoint)
     else:
         device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+        if device == 'cpu':
+            keep_freed_memory()
         model = load_model(config, checkpoint, device)
     visualizer = _visualizer(config, model)
     out = Path(out_dir)

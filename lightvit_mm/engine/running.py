@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import copy
 import difflib
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, get_world_size, is_distributed
+from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 from rich.console import Console
 
+from lightvit_mm.checkpoints import read_checkpoint
 from lightvit_mm.data.layout import check_data, retarget_data
 from lightvit_mm.deploy.onnx_model import is_onnx, use_onnx
 from lightvit_mm.engine.amp import use_amp
+from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
+from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import UserError
 
 # Each with the variable that it sets in every process.
@@ -76,7 +82,7 @@ def train(
 
     Args:
         config: as `load_config` gives it.
-        resume: ``'auto'`` for the last checkpoint of the work dir, or a checkpoint file.
+        resume: ``'auto'`` for the last whole checkpoint of the work dir, or a checkpoint file.
         amp: mixed precision, see `use_amp`.
         auto_scale_lr: scale the learning rate by the real over the base batch size.
 
@@ -84,22 +90,16 @@ def train(
         The runner after training.
 
     Raises:
-        UserError: the data are missing, or an option does not go with the config.
+        UserError: the data are missing, an option does not go with the config, or the disk or
+            the data failed on the way.
     """
     check_data(config, ('train', 'val'))
     _apply_options(config, amp, auto_scale_lr)
     if resume:
-        config.resume = True
-        if resume == 'auto':
-            resume = find_latest_checkpoint(config.work_dir)
-            if resume is None:
-                raise UserError(
-                    f'--resume: there is no checkpoint in {config.work_dir}; start without '
-                    '--resume, or name a checkpoint file'
-                )
-        config.load_from = resume
-    runner = _runner(config)
-    runner.train()
+        _go_on_from(config, resume)
+    with _explained_failures(config.work_dir):
+        runner = _runner(config)
+        runner.train()
     print_log(
         f'trained: checkpoint {find_latest_checkpoint(runner.work_dir)}, log {_log_file(runner)}',
         logger='current',
@@ -201,6 +201,44 @@ def test(
     return metrics
 
 
+def _go_on_from(config: Config, resume: str) -> None:
+    if resume == 'auto':
+        found = latest_checkpoint(config.work_dir)
+        if found is None:
+            raise UserError(
+                f'--resume: there is no whole checkpoint in {config.work_dir}; start without '
+                '--resume, or name a checkpoint file'
+            )
+        resume = found
+    config.resume, config.load_from = True, resume
+    # mmengine takes over the seed of the checkpoint only after the data loader has begun to shuffle
+    # by another one.
+    if config.get('randomness', {}).get('seed') is None:
+        seed = read_checkpoint(resume).get('meta', {}).get('seed')
+        config.randomness = {**config.get('randomness', {}), 'seed': seed}
+
+
+@contextmanager
+def _explained_failures(work_dir: str) -> Iterator[None]:
+    """What a disk or the data did to a training, told with the checkpoint to go on from."""
+    try:
+        yield
+    except ConnectionError:
+        raise
+    except OSError as error:
+        # An error of a data worker carries the worker's traceback before it.
+        reason = str(error).strip().rsplit('\n', 1)[-1]
+        checkpoint = latest_checkpoint(work_dir)
+        raise UserError(
+            f'training stopped: {reason}\n'
+            + (
+                f'last whole checkpoint: {checkpoint}. When that is put right, go on with --resume'
+                if checkpoint
+                else f'no checkpoint was saved in {work_dir}'
+            )
+        ) from error
+
+
 def _apply_options(config: Config, amp: bool, auto_scale_lr: bool) -> None:
     if amp:
         use_amp(config)
@@ -213,11 +251,15 @@ def _apply_options(config: Config, amp: bool, auto_scale_lr: bool) -> None:
 
 
 def _adapt_to_cpu(config: Config) -> None:
-    """Replace what only CUDA has: SyncBN on one process, and the nccl backend."""
-    if get_world_size() == 1 and config.launcher == 'none':
-        _replace_sync_bn(config.model)
+    """Replace what only CUDA has: SyncBN, and the nccl backend."""
+    replaced = _replace_sync_bn(config.model)
     config.env_cfg.dist_cfg.backend = 'gloo'
     if config.launcher != 'none':
+        if replaced and os.environ.get('RANK', '0') == '0':
+            print_log(
+                'SyncBN needs CUDA: BN instead, and each process normalises over its own images',
+                level=logging.WARNING,
+            )
         # mmengine's own choice, but for the CUDA device numbers.
         config.model_wrapper_cfg = {
             'type': 'MMDistributedDataParallel',
@@ -227,19 +269,25 @@ def _adapt_to_cpu(config: Config) -> None:
         }
 
 
-def _replace_sync_bn(value: Any) -> None:
+def _replace_sync_bn(value: Any) -> bool:
+    """Make every SyncBN of a config BN; whether there was one."""
+    found, children = False, value
     if isinstance(value, dict):
-        if value.get('type') == 'SyncBN':
+        found = value.get('type') == 'SyncBN'
+        if found:
             value['type'] = 'BN'
-        for child in value.values():
-            _replace_sync_bn(child)
-    elif isinstance(value, (list, tuple)):
-        for child in value:
-            _replace_sync_bn(child)
+        children = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return False
+    for child in children:
+        found = _replace_sync_bn(child) or found
+    return found
 
 
 def _runner(config: Config) -> Runner:
     _check_launcher(config.launcher)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     if config.launcher == 'pytorch' and not torch.cuda.is_available() and not is_distributed():
         # mmengine's own start of the process group sets a CUDA device first.
         torch.distributed.init_process_group(backend='gloo')

@@ -95,7 +95,7 @@ def test_resuming_from_nothing_is_refused(shapes, tmp_path):
         'tools/train.py', DETECTOR, '--data-root', shapes, '--work-dir', tmp_path, '--resume'
     )
     assert done.returncode == 2
-    assert 'there is no checkpoint in' in done.stderr
+    assert 'there is no whole checkpoint in' in done.stderr
     assert 'Traceback' not in done.stderr
 
 
@@ -170,14 +170,6 @@ def test_amp_says_why_it_cannot():
     config.optim_wrapper.type = 'ApexOptimWrapper'
     with pytest.raises(UserError, match='ApexOptimWrapper'):
         use_amp(config)
-
-
-def test_synchronised_norms_become_plain_on_one_cpu():
-    if torch.cuda.is_available():
-        pytest.skip('SyncBN stays on this machine')
-    config = load_config(str(REPOSITORY / 'configs/upernet_edgevit_xxs_ade20k.py'))
-    assert config.model.decode_head.norm_cfg.type == 'BN'
-    assert config.model.auxiliary_head.norm_cfg.type == 'BN'
 
 
 def test_prediction_on_files(trained, shapes, tmp_path):
