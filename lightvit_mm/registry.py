@@ -4,6 +4,6 @@ mmengine's root registries are the parents of those of mmdet, mmseg and mmpretra
 registered here is found by its bare name from any of them.
 """
 
-from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
-__all__ = ['MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS']
+__all__ = ['HOOKS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS']

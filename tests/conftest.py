@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -56,6 +58,42 @@ def largest_deviation(outputs, expected) -> float:
         ((a - b).abs().max() / b.std(correction=0).clamp(min=1e-12)).item()
         for a, b in itertools.zip_longest(outputs, expected)
     )
+
+
+def random_detector(config: Config) -> torch.nn.Module:
+    """A detector of random weights whose scores and boxes differ from place to place."""
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    config.model.backbone.init_cfg = None
+    model = MODELS.build(config.model).eval()
+    randomise_norms(model)
+    spreads = {'cls': 2.0, 'reg': 0.3, 'conv_logits': 2.0}
+    for name, layer in model.named_modules():
+        spread = [value for end, value in spreads.items() if name.endswith(end)]
+        if spread and hasattr(layer, 'weight'):
+            torch.nn.init.zeros_(layer.bias)
+
+            def rescale(layer, _, output, spread=spread[0]):
+                scale = spread / output.std()
+                layer.weight.mul_(scale)
+                layer.hook.remove()
+                return output * scale
+
+            layer.hook = layer.register_forward_hook(rescale)
+    with torch.no_grad():
+        predict(model, torch.randn(1, 3, 64, 96))
+    return model
+
+
+def predict(detector: torch.nn.Module, x: torch.Tensor) -> InstanceData:
+    """What mmdet predicts of one normalised image, in pixels of that."""
+    from mmdet.structures import DetDataSample
+
+    size = tuple(x.shape[2:])
+    meta = {'img_shape': size, 'ori_shape': size, 'scale_factor': (1.0, 1.0)}
+    return detector.predict(x, [DetDataSample(metainfo=meta)], rescale=False)[0].pred_instances
 
 
 class LargestTensor(TorchDispatchMode):

@@ -12,9 +12,9 @@ from lightvit_mm.errors import user_errors
 def main() -> None:
     """Parse the command line, export, and say what was made."""
     parser = argparse.ArgumentParser(
-        description='Export a segmentor, or the backbone of any model, in deploy form to ONNX and '
-        'compare the file with PyTorch in onnxruntime. Its input is (N, 3, H, W) float32, as '
-        "OpenCV reads images: image[None].transpose(0, 3, 1, 2).astype('float32')"
+        description='Export a detector, a segmentor, or the backbone of any model in deploy form '
+        'to ONNX and compare the file with PyTorch in onnxruntime. Its input is (N, 3, H, W) '
+        "float32, as OpenCV reads images: image[None].transpose(0, 3, 1, 2).astype('float32')"
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='weights: a file or an https:// address')
@@ -25,11 +25,19 @@ def main() -> None:
     parser.add_argument(
         '--dynamic',
         action='store_true',
-        help='leave batch, height and width of a backbone open, for multiples of 32',
+        help='leave height and width open, for multiples of 32 (not of segmentors)',
     )
     parser.add_argument('--backbone-only', action='store_true', help='the pyramid, without head')
     parser.add_argument(
-        '--image', nargs='+', default=(), help='images to compare besides random ones'
+        '--image',
+        nargs='+',
+        default=(),
+        help='images to compare; a detector needs some with objects',
+    )
+    parser.add_argument(
+        '--quantize',
+        metavar='IMAGES',
+        help='write OUT.int8.onnx too, its ranges measured on the images of this folder',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
@@ -47,13 +55,22 @@ def main() -> None:
             args.dynamic,
             args.backbone_only,
             args.image,
+            args.quantize,
         )
-    for shape, deviation in made.checked:
-        print(f'compared with PyTorch at {"x".join(map(str, shape))}: {deviation:.1e} std')
+    for shape, deviation, detections in made.checked:
+        found = '' if detections is None else f'{detections} detections, '
+        print(f'compared with PyTorch at {"x".join(map(str, shape))}: {found}{deviation:.1e}')
     print(
         f'{made.file}: outputs {", ".join(made.outputs)}; largest deviation from PyTorch '
-        f'{made.deviation:.1e} std'
+        f'{made.deviation:.1e} ({made.unit})'
     )
+    if made.int8:
+        before, after = (1000 * seconds for seconds in made.int8.seconds)
+        print(
+            f'{made.int8.file}: {made.int8.layers} layers in 8 bits, ranges from '
+            f'{made.int8.images} images; {before:.1f} ms before, {after:.1f} ms in 8 bits. '
+            'Compare the accuracy of both files with tools/test.py'
+        )
 
 
 if __name__ == '__main__':

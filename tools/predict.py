@@ -14,7 +14,9 @@ def main() -> int:
     """Parse the command line, predict, and say what was made; 1 if an image was skipped."""
     parser = argparse.ArgumentParser(description='Draw and write down predictions on images.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='weights: a file or an https:// address')
+    parser.add_argument(
+        'checkpoint', help='weights: a file or an https:// address; or an exported .onnx file'
+    )
     parser.add_argument('images', help='an image, a folder, or a quoted glob pattern')
     parser.add_argument('--out', required=True, help='folder for pictures and predictions.json')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw boxes above it (0.3)')

@@ -11,7 +11,9 @@ def main() -> None:
     """Parse the command line and evaluate."""
     parser = argparse.ArgumentParser(description='Evaluate a detector or a segmentor.')
     add_run_arguments(parser)
-    parser.add_argument('checkpoint', help='weights: a file or an https:// address')
+    parser.add_argument(
+        'checkpoint', help='weights: a file or an https:// address; or an exported .onnx file'
+    )
     parser.add_argument(
         '--out', help='keep predictions: a .pkl file (detector), a folder of label maps (segmentor)'
     )

@@ -7,7 +7,7 @@ set -euo pipefail
 set_up
 
 # The tests compare with timm, which needs a torchvision. PyPI's does not load beside a CPU torch and
-# then breaks mmdet, so both go into a folder of their own, which tests/timm_reference.py knows.
+# then breaks mmdet, so both go into a folder of their own, which lightvit_mm/benchmark/forms.py knows.
 TIMM='timm==1.0.31 torchvision==0.28.0'
 if [ "$(cat "$ENV/timm/installed" 2>/dev/null)" != "$TIMM" ]; then
   rm -rf "$ENV/timm"

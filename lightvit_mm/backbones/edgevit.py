@@ -18,15 +18,16 @@ import torch
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import nn
-from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.edgevit import LAYOUTS
+from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import (
     add_identity_to_depthwise,
     fold_norm_into_next_pointwise,
     norm_to_depthwise,
 )
+from lightvit_mm.deploy.packed import Conv2d, Linear
 from lightvit_mm.layers import init_linear, pad_to_multiple
 from lightvit_mm.registry import MODELS
 
@@ -36,7 +37,7 @@ __all__ = ['EdgeViT']
 BLOCK_NORM_EPS = 1e-6
 PATCH_AND_PROPAGATION_NORM_EPS = 1e-5
 
-Pointwise = partial(nn.Conv2d, kernel_size=1)
+Pointwise = partial(Conv2d, kernel_size=1)
 
 
 class PatchEmbed(nn.Module):
@@ -48,7 +49,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, in_channels: int, embed_dims: int, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.proj = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
+        self.proj = Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dims, eps=PATCH_AND_PROPAGATION_NORM_EPS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -57,20 +58,21 @@ class PatchEmbed(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class ConvPosEmbed(nn.Conv2d):
+class ConvPosEmbed(Conv2d):
     """Conditional position: ``x + depthwise 3x3 (x)``, shape kept."""
 
     def __init__(self, embed_dims: int) -> None:
         super().__init__(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
         self.folded = False
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Add the position."""
         position = super().forward(x)
         return position if self.folded else x + position
 
     def fold(self) -> None:
         """Put the identity into the kernel."""
+        super().fold()
         add_identity_to_depthwise(self)
         self.folded = True
 
@@ -85,7 +87,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.fc1(x, 'gelu'))
 
 
 class LocalAgg(nn.Module):
@@ -101,7 +103,7 @@ class LocalAgg(nn.Module):
         self.pos_embed = ConvPosEmbed(embed_dims)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.conv1 = Pointwise(embed_dims, embed_dims)
-        self.attn = nn.Conv2d(embed_dims, embed_dims, 5, padding=2, groups=embed_dims)
+        self.attn = Conv2d(embed_dims, embed_dims, 5, padding=2, groups=embed_dims)
         self.conv2 = Pointwise(embed_dims, embed_dims)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.mlp = Mlp(embed_dims, mlp_ratio, Pointwise)
@@ -152,8 +154,8 @@ class GlobalSparseAttn(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.sr_ratio = sr_ratio
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.qkv = Linear(embed_dims, 3 * embed_dims)
+        self.proj = Linear(embed_dims, embed_dims)
         if sr_ratio > 1:
             self.local_prop = LocalProp(embed_dims, sr_ratio)
             self.norm = nn.LayerNorm(embed_dims, eps=PATCH_AND_PROPAGATION_NORM_EPS)
@@ -168,7 +170,7 @@ class GlobalSparseAttn(nn.Module):
             .reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
             .permute(2, 0, 3, 1, 4)  # (3, N, heads, h w, C / heads)
         )
-        tokens = F.scaled_dot_product_attention(query, key, value)
+        tokens = attend(query, key, value)
         tokens = tokens.transpose(1, 2).reshape(batch, height, width, channels)
         if self.sr_ratio > 1:
             tokens = self.norm(self.local_prop(tokens)[:, :full_height, :full_width])
@@ -186,7 +188,7 @@ class SelfAttn(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims, eps=BLOCK_NORM_EPS)
         self.attn = GlobalSparseAttn(embed_dims, num_heads, sr_ratio)
         self.norm2 = nn.LayerNorm(embed_dims, eps=BLOCK_NORM_EPS)
-        self.mlp = Mlp(embed_dims, mlp_ratio, nn.Linear)
+        self.mlp = Mlp(embed_dims, mlp_ratio, Linear)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

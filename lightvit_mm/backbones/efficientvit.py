@@ -40,10 +40,16 @@ class OverlapPatchEmbed(nn.Sequential):
 
     def __init__(self, embed_dims: int, norm_cfg: Mapping[str, Any]) -> None:
         widths = (3, embed_dims // 8, embed_dims // 4, embed_dims // 2, embed_dims)
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [ConvNorm(before, after, 3, stride=2, norm_cfg=norm_cfg), nn.ReLU(True)]
-        super().__init__(*layers[:-1])
+        super().__init__(
+            *(ConvNorm(*pair, 3, stride=2, norm_cfg=norm_cfg) for pair in pairwise(widths))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Reduce four times, with ReLU between."""
+        *inner, last = self
+        for layer in inner:
+            x = layer(x, 'relu')
+        return last(x)
 
 
 class TokenInteraction(ConvNorm):
@@ -54,7 +60,7 @@ class TokenInteraction(ConvNorm):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.folded = False
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Add each token's surroundings."""
         surroundings = super().forward(x)
         return surroundings if self.folded else x + self.drop_path(surroundings)
@@ -77,7 +83,7 @@ class FFN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce, add."""
-        return x + self.drop_path(self.pw2(F.relu(self.pw1(x), inplace=True)))
+        return x + self.drop_path(self.pw2(self.pw1(x, 'relu')))
 
 
 class DistanceBias(nn.Module):
@@ -149,17 +155,18 @@ class CascadedGroupAttention(nn.Module):
         for qkv, dw, biases, share in heads:
             out = qkv(share if out is None else out + share)
             query, key, value = out.split((KEY_DIMS, KEY_DIMS, share.shape[1]), dim=1)
-            tokens = F.scaled_dot_product_attention(
-                _tokens(dw(query)), _tokens(key), _tokens(value), biases.to(query.dtype)
+            # Not scaled_dot_product_attention: where values have another width than keys, it does
+            # the same in more steps, with checks for rows that are masked as a whole.
+            scores = torch.baddbmm(
+                biases.to(query.dtype),
+                dw(query).flatten(2).transpose(1, 2),
+                key.flatten(2),
+                alpha=KEY_DIMS**-0.5,
             )
-            out = tokens[:, 0].transpose(1, 2).unflatten(2, share.shape[2:])
+            tokens = scores.softmax(dim=-1) @ value.flatten(2).transpose(1, 2)
+            out = tokens.transpose(1, 2).unflatten(2, share.shape[2:])
             outs.append(out)
         return self.proj(F.relu(torch.cat(outs, dim=1), inplace=True))
-
-
-def _tokens(x: torch.Tensor) -> torch.Tensor:
-    """(B, C, s, s) to (B, 1, s s, C), one head."""
-    return x.flatten(2).transpose(1, 2)[:, None]
 
 
 class LocalWindowAttention(nn.Module):
@@ -229,8 +236,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, subsample, excite, reduce."""
-        x = F.relu(self.conv1(x), inplace=True)
-        return self.conv3(self.se(F.relu(self.conv2(x), inplace=True)))
+        return self.conv3(self.se(self.conv2(self.conv1(x, 'relu'), 'relu')))
 
 
 class Subsample(nn.Sequential):

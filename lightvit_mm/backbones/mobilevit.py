@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.mobilevit import LAYOUTS
+from lightvit_mm.deploy.attention import attend
+from lightvit_mm.deploy.packed import Conv2d, Linear, activate
 from lightvit_mm.layers import ConvNorm
 from lightvit_mm.registry import MODELS
 
@@ -30,13 +32,9 @@ __all__ = ['MobileViT']
 class ConvNormSiLU(ConvNorm):
     """Convolution, norm and SiLU; shapes as `ConvNorm`."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Convolve, normalise, activate."""
-        return self.activate(super().forward(x))
-
-    def activate(self, x: torch.Tensor) -> torch.Tensor:
-        """SiLU, in place where no gradient is expected to need the input once more."""
-        return F.silu(x, inplace=not self.training)
+        return super().forward(x, 'silu')
 
 
 class MV2Block(nn.Module):
@@ -75,8 +73,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = embed_dims // num_heads
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.qkv = Linear(embed_dims, 3 * embed_dims)
+        self.proj = Linear(embed_dims, embed_dims)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Attend."""
@@ -86,7 +84,7 @@ class SelfAttention(nn.Module):
         # change no product. Only one stage of xs, with heads of 30, needs them.
         qkv = F.pad(qkv, (0, padding)) if (padding := -self.head_dim % 4) else qkv
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (N sequences, heads, tokens, dim)
-        out = F.scaled_dot_product_attention(query, key, value, scale=self.head_dim**-0.5)
+        out = attend(query, key, value, scale=self.head_dim**-0.5)
         out = out[..., : self.head_dim].transpose(1, 2)
         return self.proj(out.reshape(tokens.shape))
 
@@ -96,12 +94,12 @@ class Mlp(nn.Module):
 
     def __init__(self, embed_dims: int, mlp_ratio: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(embed_dims, mlp_ratio * embed_dims)
-        self.fc2 = nn.Linear(mlp_ratio * embed_dims, embed_dims)
+        self.fc1 = Linear(embed_dims, mlp_ratio * embed_dims)
+        self.fc2 = Linear(mlp_ratio * embed_dims, embed_dims)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce."""
-        return self.fc2(F.silu(self.fc1(x), inplace=not self.training))
+        return self.fc2(self.fc1(x, 'silu'))
 
 
 class TransformerLayer(nn.Module):
@@ -157,7 +155,7 @@ class MobileViTBlock(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         self.conv_kxk = ConvNormSiLU(channels, channels, 3, norm_cfg=norm_cfg)
-        self.conv_1x1 = nn.Conv2d(channels, embed_dims, 1, bias=False)
+        self.conv_1x1 = Conv2d(channels, embed_dims, 1, bias=False)
         self.transformer = nn.Sequential(
             *(
                 TransformerLayer(embed_dims, num_heads, mlp_ratio, drop_rate, drop_path)
@@ -180,7 +178,7 @@ class MobileViTBlock(nn.Module):
         unfolded = self.conv_proj.conv(tokens.permute(0, 3, 1, 2))
         out = resize(fold(unfolded, full, self.patch_size), (height, width))
         # The norm takes its statistics behind the resizing, as in the paper's order.
-        out = self.conv_proj.activate(self.conv_proj.norm(out))
+        out = activate(self.conv_proj.norm(out), 'silu')
         return self.conv_fusion(torch.cat((x, out), dim=1))
 
 

@@ -60,6 +60,17 @@ class Stage(nn.Module):
         return x
 
 
+def _contiguous(
+    module: nn.Module, images: tuple[torch.Tensor], levels: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """Give the pyramid the memory layout that the operators of mmcv take for granted.
+
+    mmcv 2.1.0's RoIAlign reads whatever it is given as (N, C, H, W) in memory, and the necks keep
+    the layout of their input: channels_last would end in features of other places, in silence.
+    """
+    return tuple(level.contiguous() for level in levels)
+
+
 class PyramidBackbone(BaseModule):
     """Base class: images in, a feature pyramid out, the same arguments and promises everywhere.
 
@@ -155,6 +166,7 @@ class PyramidBackbone(BaseModule):
         """Last step of a family's ``__init__``: lay out the memory, freeze, fold."""
         # Convolutions and token layers then work on one layout, and a token view costs no copy.
         self.to(memory_format=torch.channels_last)
+        self.register_forward_hook(_contiguous)
         self._freeze()
         if self.deploy:
             self.switch_to_deploy()

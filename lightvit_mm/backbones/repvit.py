@@ -18,7 +18,6 @@ import torch
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import nn
-from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.repvit import make_layouts
@@ -31,14 +30,17 @@ __all__ = ['RepViT']
 TAPS = ('stage', 'pre_block')
 
 
-class Stem(nn.Sequential):
+class Stem(nn.Module):
     """Two convolutions of stride 2: (N, 3, H, W) to (N, C, ceil(H / 4), ceil(W / 4))."""
 
     def __init__(self, embed_dims: int, norm_cfg: Mapping[str, Any]) -> None:
         super().__init__()
         self.conv1 = ConvNorm(3, embed_dims // 2, 3, stride=2, norm_cfg=norm_cfg)
-        self.act = nn.GELU()
         self.conv2 = ConvNorm(embed_dims // 2, embed_dims, 3, stride=2, norm_cfg=norm_cfg)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Reduce twice, with GELU between."""
+        return self.conv2(self.conv1(x, 'gelu'))
 
 
 class RepVGGDW(nn.Module):
@@ -94,7 +96,7 @@ class ChannelMixer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce, add."""
-        return x + self.drop_path(self.conv2(F.gelu(self.conv1(x))))
+        return x + self.drop_path(self.conv2(self.conv1(x, 'gelu')))
 
 
 class RepViTBlock(nn.Sequential):

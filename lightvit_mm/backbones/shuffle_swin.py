@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.shuffle_swin import LAYOUTS, SHUFFLED_LAYOUTS
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
+from lightvit_mm.deploy.packed import Conv2d, Linear
 from lightvit_mm.layers import ChannelShuffle, TransformerBlock, init_linear, pad_to_multiple
 from lightvit_mm.registry import MODELS
 
@@ -36,7 +37,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, embed_dims: int, patch_size: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, embed_dims, patch_size, stride=patch_size)
+        self.proj = Conv2d(3, embed_dims, patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dims: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dims, eps=NORM_EPS)
-        self.reduction = nn.Linear(4 * dims, 2 * dims, bias=False)
+        self.reduction = Linear(4 * dims, 2 * dims, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Gather, normalise, reduce."""
@@ -100,8 +101,8 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.window_size = window_size
         self.shift = shift
-        self.qkv = nn.Linear(dims, 3 * dims)
-        self.proj = nn.Linear(dims, dims)
+        self.qkv = Linear(dims, 3 * dims)
+        self.proj = Linear(dims, dims)
         num_offsets = 2 * window_size - 1
         self.relative_position_bias_table = nn.Parameter(torch.empty(num_offsets**2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)

@@ -20,6 +20,7 @@ from torch import nn
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.backbones.tokens_to_token import TokensToToken
 from lightvit_mm.checkpoints.shuffle_vit import deit_layouts, t2t_vit_layouts
+from lightvit_mm.deploy.packed import Conv2d
 from lightvit_mm.layers import (
     ChannelShuffle,
     GlobalAttention,
@@ -47,7 +48,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, embed_dims: int, num_positions: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, embed_dims, STRIDE, stride=STRIDE)
+        self.proj = Conv2d(3, embed_dims, STRIDE, stride=STRIDE)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dims))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + num_positions, embed_dims))
         nn.init.trunc_normal_(self.cls_token, std=0.02)

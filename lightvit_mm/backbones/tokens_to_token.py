@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
+from lightvit_mm.deploy.packed import Linear
 from lightvit_mm.layers import TokenMlp, pad_to_multiple, resize_position
 
 __all__ = ['TokensToToken', 'sinusoid_table']
@@ -39,8 +40,8 @@ class TokenPerformer(nn.Module):
     def __init__(self, in_dims: int, dims: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(in_dims, eps=NORM_EPS)
-        self.kqv = nn.Linear(in_dims, 3 * dims)
-        self.proj = nn.Linear(dims, dims)
+        self.kqv = Linear(in_dims, 3 * dims)
+        self.proj = Linear(dims, dims)
         self.norm2 = nn.LayerNorm(dims, eps=NORM_EPS)
         self.mlp = TokenMlp(dims, dims)
         self.dropout = nn.Dropout(DROPOUT_RATE)
@@ -97,7 +98,7 @@ class TokensToToken(nn.Module):
         super().__init__()
         self.attention1 = TokenPerformer(3 * 7 * 7, TOKEN_DIMS)
         self.attention2 = TokenPerformer(TOKEN_DIMS * 3 * 3, TOKEN_DIMS)
-        self.project = nn.Linear(TOKEN_DIMS * 3 * 3, embed_dims)
+        self.project = Linear(TOKEN_DIMS * 3 * 3, embed_dims)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dims))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         table = sinusoid_table(1 + num_positions, embed_dims)[None]

@@ -74,7 +74,8 @@ LAYOUTS = (
     Layout(
         name='official',
         renames=(
-            (r'^patch_embed\.', 'stem.'),
+            # Activations count as entries in the authors' list.
+            *((rf'^patch_embed\.{2 * i}\.', f'stem.{i}.') for i in range(4)),
             (r'^blocks([1-3])\.(\d+)\.', _stage_or_subsample),
             *SHARED_RENAMES,
         ),
@@ -84,7 +85,7 @@ LAYOUTS = (
     Layout(
         name='timm',
         renames=(
-            *((rf'^patch_embed\.conv{i + 1}\.', f'stem.{2 * i}.') for i in range(4)),
+            *((rf'^patch_embed\.conv{i + 1}\.', f'stem.{i}.') for i in range(4)),
             (r'\.downsample\.res1\.', '.downsample.before.'),
             (r'\.downsample\.patchmerge\.', '.downsample.merge.'),
             (r'\.downsample\.res2\.', '.downsample.after.'),

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightvit_mm.deploy.packed import Conv2d
+
 
 def fold_modules(root: nn.Module) -> None:
     """Call ``fold()`` on ``root`` and every module below that has it, children before parents."""
@@ -55,18 +57,18 @@ def fold_norm_into_next_pointwise(norm: nn.Module, conv: nn.Conv2d) -> None:
 
 
 @torch.no_grad()
-def fuse_conv_and_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+def fuse_conv_and_norm(conv: nn.Conv2d, norm: nn.Module) -> Conv2d:
     """The one convolution, with a bias, that equals ``norm(conv(x))`` in eval mode."""
     scale, shift = batch_norm_affine(norm)
     if conv.bias is not None:
         shift = shift + scale * conv.bias.double()
-    fused = nn.Conv2d(
+    fused = Conv2d(
         conv.in_channels,
         conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        conv.dilation,  # type: ignore[arg-type]
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
         conv.groups,
         device=conv.weight.device,
         dtype=conv.weight.dtype,
@@ -75,6 +77,7 @@ def fuse_conv_and_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
     fused.weight.copy_(conv.weight.double() * scale[:, None, None, None])
     assert fused.bias is not None
     fused.bias.copy_(shift)
+    fused.fold()
     return fused
 
 
@@ -109,9 +112,10 @@ def norm_to_depthwise(norm: nn.Module) -> nn.Conv2d:
     """The 1x1 depthwise convolution that equals a BatchNorm which has no neighbour to go into."""
     scale, shift = batch_norm_affine(norm)
     channels = scale.numel()
-    conv = nn.Conv2d(channels, channels, 1, groups=channels)
+    conv = Conv2d(channels, channels, 1, groups=channels)
     conv.weight.copy_(scale.view(-1, 1, 1, 1))
     conv.bias.copy_(shift)  # type: ignore[union-attr]
+    conv.fold()
     return conv.to(scale.device, next(norm.buffers()).dtype)
 
 

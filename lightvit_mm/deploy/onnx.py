@@ -6,32 +6,38 @@ it, of the size of the export: ``image[None].transpose(0, 3, 1, 2).astype('float
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from torch import nn
 
+from lightvit_mm.deploy.compare import TOLERANCE, Compared, CompareDetections, CompareMaps
+from lightvit_mm.deploy.onnx_ops import translations
+from lightvit_mm.deploy.onnx_session import (
+    DYNAMIC_MULTIPLE,
+    INPUT,
+    METADATA,
+    Size,
+    open_session,
+    padding_of,
+    require_packages,
+)
 from lightvit_mm.errors import UserError
 
-TOLERANCE = 1e-3
-INPUT = 'image'
-NEEDED = ('onnx', 'onnxscript', 'onnxruntime')
+if TYPE_CHECKING:
+    from lightvit_mm.deploy.int8 import Quantised
+
 # torch specialises graphs to sizes of 0 and 1, so the example must have none where it is to vary.
 DYNAMIC_BATCH = 2
-# A graph has no branches. Where 32 divides both sides, no family but those with open_size = False
-# ever pads, so that the way of the example is right for every such size.
-DYNAMIC_MULTIPLE = 32
-
-Size = tuple[int, int]
 
 
 @dataclass
@@ -41,19 +47,22 @@ class Exported:
     Attributes:
         file: the ONNX file.
         outputs: names of the outputs in order.
-        checked: the size of each checked input, (N, 3, H, W), with the largest difference of
-            onnxruntime from PyTorch in standard deviations of the output.
+        checked: the comparison of onnxruntime with PyTorch on each image.
+        unit: of the deviations.
+        int8: the 8-bit file, if one was asked for.
     """
 
     file: Path
     outputs: list[str]
-    checked: list[tuple[tuple[int, ...], float]]
+    checked: list[Compared]
+    unit: str
+    int8: Quantised | None = None
 
     @property
     def deviation(self) -> float:
         """The largest of all."""
         # NaN has to come out, which max() would not promise.
-        return float(np.max([deviation for _, deviation in self.checked]))
+        return float(np.max([compared.deviation for compared in self.checked]))
 
 
 class Preprocessing(nn.Module):
@@ -105,6 +114,7 @@ def export_onnx(
     dynamic: bool = False,
     backbone_only: bool = False,
     images: Sequence[str] = (),
+    quantize: str | None = None,
 ) -> Exported:
     """Export the deploy form of a trained model, and compare the file with PyTorch.
 
@@ -113,14 +123,18 @@ def export_onnx(
         checkpoint: the weights.
         out: the file to write; its folder is made. A file of that name is replaced at the end.
         size: height and width of the input.
-        dynamic: leave batch, height and width open, the latter for multiples of 32.
+        dynamic: leave height and width open, for multiples of 32, and the batch of a backbone.
         backbone_only: the pyramid, outputs ``level0``, ``level1``...; else a whole segmentor,
-            output ``logits`` at the size of the input.
-        images: files that are compared besides random images, resized to ``size``.
+            output ``logits`` at the size of the input, or a whole detector, see
+            `lightvit_mm.deploy.detections`.
+        images: files that are compared besides random images, resized to ``size``. A whole
+            detector needs some that it finds objects in.
+        quantize: a folder (or file, or glob pattern) of images with which an 8-bit file is made
+            besides, see `lightvit_mm.deploy.int8`: ``model.int8.onnx`` for ``model.onnx``.
 
     Raises:
         UserError: a package is missing, the model is of a kind that cannot be exported, an image
-            cannot be read, or the file does not run.
+            cannot be read, the file does not run, or it deviates.
     """
     require_packages()
     if dynamic and any(side % DYNAMIC_MULTIPLE for side in size):
@@ -128,31 +142,51 @@ def export_onnx(
             f'--dynamic is for sizes that are multiples of {DYNAMIC_MULTIPLE}: give such a --size, '
             f'not {size[0]} {size[1]}'
         )
-    pictures = [_read_image(file, size) for file in images]
-    if not backbone_only:
-        _check_exportable(config, dynamic)
+    whole_detector = not backbone_only and config.default_scope == 'mmdet'
+    if whole_detector and not images:
+        raise UserError(
+            f'{config.model.type}: a whole detector is compared on what it detects: give --image '
+            'and files that show such objects (or --backbone-only)'
+        )
+    sizes = [size, *other_sizes(size)] if dynamic else [size]
+    pictures = [_read_image(file, s) for file in images for s in sizes]
+    if not backbone_only and not whole_detector:
+        _check_segmentor(config, dynamic)
     # Not at the top: OpenMMLab's heads are not needed to export a module that is there already.
-    from lightvit_mm.engine.predicting import load_model
+    from lightvit_mm.engine.predicting import find_images, load_model
 
+    calibration = find_images(quantize)[1] if quantize else []
     model = load_model(config, checkpoint, 'cpu')
     if dynamic and not getattr(model.backbone, 'open_size', True):
         raise UserError(
             f'{type(model.backbone).__name__} cannot be exported with --dynamic: its graph depends '
             'on the size. Leave --dynamic out and export one file for each --size'
         )
+    settings = config.model.get('data_preprocessor') or {}
+    compare, batch, metadata = None, DYNAMIC_BATCH if dynamic else 1, {}
     if backbone_only:
         network: nn.Module = model.backbone
         names = [f'level{i}' for i in range(len(model.backbone.out_channels))]
     else:
-        network, names = SegmentorLogits(model), ['logits']
-    return export_module(
-        Preprocessing(network, config.model.get('data_preprocessor') or {}),
-        out,
-        names,
-        size,
-        dynamic,
-        pictures,
-    )
+        metadata = {key: model.dataset_meta.get(key) for key in ('classes', 'palette')}
+        if whole_detector:
+            from lightvit_mm.deploy.detections import detections_of
+
+            network, batch = detections_of(model), 1
+            names = list(network.outputs)
+            compare = CompareDetections(model, Preprocessing(nn.Identity(), settings), names)
+        else:
+            network, names = SegmentorLogits(model), ['logits']
+    made = export_module(
+        Preprocessing(network, settings), out, names, size, dynamic, pictures, compare, batch,
+        metadata,
+    )  # fmt: skip
+    if calibration:
+        from lightvit_mm.deploy.int8 import quantize as to_int8
+
+        int8 = made.file.with_suffix(f'.int8{made.file.suffix}')
+        made.int8 = to_int8(made.file, int8, calibration, padding_of(settings), size)
+    return made
 
 
 @torch.no_grad()
@@ -163,6 +197,9 @@ def export_module(
     size: Size,
     dynamic: bool = False,
     pictures: Sequence[np.ndarray] = (),
+    compare: CompareMaps | CompareDetections | None = None,
+    batch: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Export a module that takes images (N, 3, H, W), and compare the file with it.
 
@@ -174,29 +211,39 @@ def export_module(
         out: the file to write.
         names: one for each output.
         size: height and width of the input.
-        dynamic: leave batch, height and width open; another size is then compared too.
+        dynamic: leave height and width open, and the batch if it is more than 1; other sizes are
+            then compared too.
         pictures: (1, 3, H, W) arrays that are compared besides random ones.
+        compare: how; with the module's own outputs if None.
+        batch: N of the example; 2 for a dynamic file, else 1, if None.
+        metadata: kept in the file.
 
     Raises:
-        UserError: the file does not run, or deviates by more than `TOLERANCE`.
+        UserError: the file does not run, deviates by more than `TOLERANCE`, or nothing was
+            detected that could be compared.
     """
     module = module.eval()
-    example = torch.rand(DYNAMIC_BATCH if dynamic else 1, 3, *size) * 255
+    compare = compare or CompareMaps(module)
+    if batch is None:
+        batch = DYNAMIC_BATCH if dynamic else 1
     shapes = None
     if dynamic:
-        varying = torch.export.Dim.DYNAMIC
-        shapes = ({0: varying, 2: varying, 3: varying},)
+        open_axes = (2, 3) if batch == 1 else (0, 2, 3)
+        shapes = (dict.fromkeys(open_axes, torch.export.Dim.DYNAMIC),)
     with _quiet():
         program = torch.onnx.export(
             module,
-            (example,),
+            (torch.rand(batch, 3, *size) * 255,),
             dynamo=True,
             input_names=[INPUT],
             output_names=list(names),
             dynamic_shapes=shapes,
+            custom_translation_table=translations(),
             verbose=False,
         )
     assert program is not None
+    if metadata:
+        program.model.metadata_props[METADATA] = json.dumps(metadata)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f'.{out.name}.{os.getpid()}.part')
@@ -205,13 +252,18 @@ def export_module(
     try:
         program.save(part)
         session = _session(part)
-        checked = [(x.shape, _deviation(module, session, x)) for x in (*inputs, *pictures)]
-        exported = Exported(out, list(names), checked)
+        checked = [compare(x, _run(session, x)) for x in (*inputs, *pictures)]
+        exported = Exported(out, list(names), checked, compare.unit)
         if not exported.deviation <= TOLERANCE:
             raise UserError(
-                f'the export deviates from PyTorch by {exported.deviation:.1e} standard '
-                f'deviations, more than {TOLERANCE:.0e}; {out} was not written. Try another '
+                f'the export deviates from PyTorch by {exported.deviation:.1e} '
+                f'({compare.unit}), more than {TOLERANCE:.0e}; {out} was not written. Try another '
                 '--size, or without --dynamic, and report it'
+            )
+        if not any(compared.detections != 0 for compared in checked):
+            raise UserError(
+                f'the detector finds nothing in any image, so that nothing was compared; {out} '
+                'was not written. Give --image and files that show objects of its classes'
             )
         os.replace(part, out)
     finally:
@@ -225,31 +277,12 @@ def other_sizes(size: Size) -> list[Size]:
     return [(width, height), (height + 2 * DYNAMIC_MULTIPLE, width + DYNAMIC_MULTIPLE)]
 
 
-def require_packages() -> None:
-    """Check that what the export needs is installed.
-
-    Raises:
-        UserError: something is not.
-    """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f'{", ".join(missing)} not installed, which the export needs: '
-            f'pip install {" ".join(missing)}  (or pip install -e ".[onnx]" in the checkout)'
-        )
-
-
-def _check_exportable(config: Config, dynamic: bool) -> None:
+def _check_segmentor(config: Config, dynamic: bool) -> None:
     kind = config.model.type
-    if config.default_scope != 'mmseg':
-        raise UserError(
-            f'{kind}: whole detectors cannot be exported yet; export the pyramid with '
-            '--backbone-only'
-        )
     if dynamic:
         # mmseg's heads round sizes with int(), which puts those of the example into the graph.
         raise UserError(
-            f'{kind}: --dynamic is for --backbone-only, since the heads of mmseg fix the size; '
+            f'{kind}: segmentors cannot be exported with --dynamic, since mmseg fixes their size; '
             'leave --dynamic out and export one file for each --size'
         )
     if config.model.get('test_cfg', {}).get('mode', 'whole') != 'whole':
@@ -272,38 +305,17 @@ def _read_image(file: str, size: Size) -> np.ndarray:
 
 
 def _session(file: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
+    return open_session(file)
 
 
-def _deviation(module: nn.Module, session: Any, image: np.ndarray) -> float:
-    """Largest difference of the file from the module, in standard deviations of each output."""
-    expected = module(torch.from_numpy(image))
-    expected = expected if isinstance(expected, (tuple, list)) else [expected]
+def _run(session: Any, image: np.ndarray) -> list[np.ndarray]:
     try:
-        outputs = session.run(None, {INPUT: image})
+        return session.run(None, {INPUT: image})
     except RuntimeError as error:  # the base of onnxruntime's own
         raise UserError(
             f'the export fails on {image.shape}: {error}. Nothing was written; leave --dynamic out '
             'if it was given, and report it'
         ) from error
-    deviations = []
-    for output, value in zip(outputs, expected, strict=True):
-        reference = value.numpy()
-        if output.shape != reference.shape:
-            raise UserError(
-                f'the export makes {output.shape} of {image.shape} where PyTorch makes '
-                f'{reference.shape}. Nothing was written; leave --dynamic out if it was given, '
-                'and report it'
-            )
-        spread = max(float(reference.std()), 1e-12)
-        deviations.append(float(np.abs(output - reference).max()) / spread)
-    # NaN has to come out as the largest deviation, which max() would not promise.
-    return float(np.max(deviations))
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from pycocotools import mask as mask_codec
 from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
+from lightvit_mm.deploy.onnx_model import is_onnx, load_onnx
+from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.errors import UserError
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -76,19 +78,26 @@ def predict(
 
     Args:
         config: as `load_config` gives it.
-        checkpoint: the weights.
+        checkpoint: the weights, or a file that tools/export_onnx.py made of the whole model.
         source: an image, a folder or a glob pattern.
         out_dir: gets one picture an image (at the image's place below the common folder),
             ``predictions.json``, and for segmentors ``labels/`` with a PNG of class numbers each.
         score_thr: boxes below it are not drawn; the JSON has them all.
-        device: where to run; a GPU if there is one.
+        device: where to run; a GPU if there is one. An ONNX file runs on the CPU.
 
     Raises:
-        UserError: there are no images.
+        UserError: there are no images, or the ONNX file cannot be run.
     """
     root, files = find_images(source)
-    device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    model = load_model(config, checkpoint, device)
+    if is_onnx(checkpoint):
+        if device not in (None, 'cpu'):
+            raise UserError(f'--device {device}: an ONNX file runs on the cpu; leave it out')
+        model: Any = load_onnx(config, checkpoint)
+    else:
+        device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+        if device == 'cpu':
+            keep_freed_memory()
+        model = load_model(config, checkpoint, device)
     visualizer = _visualizer(config, model)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)

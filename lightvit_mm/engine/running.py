@@ -21,12 +21,20 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from rich.console import Console
 
 from lightvit_mm.data.layout import check_data, retarget_data
+from lightvit_mm.deploy.onnx_model import is_onnx, use_onnx
 from lightvit_mm.engine.amp import use_amp
+from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import UserError
 
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+# Each with the variable that it sets in every process.
+LAUNCHERS = {
+    'none': None,
+    'pytorch': 'RANK',
+    'slurm': 'SLURM_PROCID',
+    'mpi': 'OMPI_COMM_WORLD_RANK',
+}
 
 
 def load_config(
@@ -140,7 +148,7 @@ def test(
 
     Args:
         config: as `load_config` gives it.
-        checkpoint: the weights.
+        checkpoint: the weights, or a file that tools/export_onnx.py made of the whole model.
         out: where predictions are kept: a .pkl file for detectors, a folder of label maps for
             segmentors.
         show_dir: where pictures are drawn.
@@ -154,7 +162,12 @@ def test(
     """
     check_data(config, ('test',))
     is_detector = config.default_scope == 'mmdet'
-    config.load_from = checkpoint
+    if is_onnx(checkpoint):
+        if tta:
+            raise UserError('--tta needs a checkpoint: it runs at sizes that an ONNX file lacks')
+        use_onnx(config, checkpoint)
+    else:
+        config.load_from = checkpoint
     if show_dir:
         config.default_hooks.visualization.draw = True
         if is_detector:
@@ -271,10 +284,27 @@ def _replace_sync_bn(value: Any) -> bool:
 
 
 def _runner(config: Config) -> Runner:
+    _check_launcher(config.launcher)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     if config.launcher == 'pytorch' and not torch.cuda.is_available() and not is_distributed():
         # mmengine's own start of the process group sets a CUDA device first.
         torch.distributed.init_process_group(backend='gloo')
     return Runner.from_cfg(config)
+
+
+def _check_launcher(launcher: str) -> None:
+    variable = LAUNCHERS[launcher]
+    if variable and variable not in os.environ:
+        raise UserError(
+            f'--launcher {launcher}, but {variable} is not set: no such launcher started this '
+            'process. tools/dist_train.sh (pytorch) and tools/slurm_train.sh (slurm) do'
+        )
+    if launcher in ('slurm', 'mpi') and not torch.cuda.is_available():
+        raise UserError(
+            f'--launcher {launcher} needs CUDA, which torch finds none of here; several '
+            'processes on CPUs: tools/dist_train.sh'
+        )
 
 
 def _leave_process_group() -> None:

@@ -8,6 +8,7 @@ from mmcv.cnn import build_norm_layer
 from torch import nn
 
 from lightvit_mm.deploy.fold import fuse_conv_and_norm
+from lightvit_mm.deploy.packed import Activation, Conv2d, activate
 
 
 class ConvNorm(nn.Module):
@@ -35,17 +36,21 @@ class ConvNorm(nn.Module):
         norm_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        self.conv = Conv2d(
             in_channels, out_channels, kernel_size, stride, kernel_size // 2, 1, groups, bias=False
         )
         self.norm = build_norm_layer(norm_cfg, out_channels)[1]
         nn.init.constant_(self.norm.weight, norm_weight)
+        self.folded = False
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve and normalise."""
-        return self.norm(self.conv(x))
+    def forward(self, x: torch.Tensor, act: Activation = None) -> torch.Tensor:
+        """Convolve, normalise and activate."""
+        if self.folded:
+            return self.conv(x, act)
+        return activate(self.norm(self.conv(x)), act)
 
     def fold(self) -> None:
         """Put the norm into the convolution, which gets a bias."""
         self.conv = fuse_conv_and_norm(self.conv, self.norm)
         self.norm = nn.Identity()
+        self.folded = True

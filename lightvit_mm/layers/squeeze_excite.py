@@ -2,7 +2,8 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+
+from lightvit_mm.deploy.packed import Conv2d
 
 
 class SqueezeExcite(nn.Module):
@@ -15,10 +16,10 @@ class SqueezeExcite(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = max(8, int(channels / 4 + 4) // 8 * 8)
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.fc1 = Conv2d(channels, hidden, 1)
+        self.fc2 = Conv2d(hidden, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Squeeze, excite, scale."""
-        gate = self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True))))
+        gate = self.fc2(self.fc1(x.mean((2, 3), keepdim=True), 'relu'))
         return x * gate.sigmoid()

@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import nn
-from torch.nn import functional as F
 
+from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
+from lightvit_mm.deploy.packed import Linear
 
 RESCALES = ('learnable', 'fixed', 'none')
 # The constant of the author's Swin fork, and where the learnable coefficients start.
@@ -44,12 +45,12 @@ class TokenMlp(nn.Module):
 
     def __init__(self, dims: int, hidden_dims: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dims, hidden_dims)
-        self.fc2 = nn.Linear(hidden_dims, dims)
+        self.fc1 = Linear(dims, hidden_dims)
+        self.fc2 = Linear(hidden_dims, dims)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.fc1(x, 'gelu'))
 
 
 class GlobalAttention(nn.Module):
@@ -58,8 +59,8 @@ class GlobalAttention(nn.Module):
     def __init__(self, dims: int, num_heads: int, qkv_bias: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dims, 3 * dims, bias=qkv_bias)
-        self.proj = nn.Linear(dims, dims)
+        self.qkv = Linear(dims, 3 * dims, bias=qkv_bias)
+        self.proj = Linear(dims, dims)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend."""
@@ -69,7 +70,7 @@ class GlobalAttention(nn.Module):
             .reshape(batch, length, 3, self.num_heads, dims // self.num_heads)
             .permute(2, 0, 3, 1, 4)  # (3, N, heads, L, C / heads)
         )
-        x = F.scaled_dot_product_attention(query, key, value)
+        x = attend(query, key, value)
         return self.proj(x.transpose(1, 2).reshape(batch, length, dims))
 
     def fold_norm(self, norm: nn.LayerNorm) -> None:

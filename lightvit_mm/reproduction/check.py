@@ -17,8 +17,6 @@ from lightvit_mm.engine.running import load_config
 from lightvit_mm.engine.schedule import build_runner, learning_rates
 from lightvit_mm.reproduction.published import PROCESSES, Recipe, Row
 
-# Of COCO those with objects.
-TRAIN_IMAGES = {'coco': 117_266, 'ade20k': 20_210, 'voc12aug': 10_582}
 # Papers round, and count a few cheap layers or not.
 MACS_TOLERANCE = 0.02
 # mmcv 1.x ended a warm-up or a decay one iteration later than mmengine does.
@@ -57,7 +55,7 @@ class Checked:
 def check_row(row: Row, configs: str | Path = 'configs') -> Checked:
     """Build the model, the optimizer and the schedule of a row and compare them with it."""
     config = load_config(str(Path(configs) / f'{row.config}.py'))
-    runner = build_runner(config, -(-TRAIN_IMAGES[row.dataset] // row.recipe.batch))
+    runner = build_runner(config, row.epoch_length)
     checked = Checked(row, count_parameters(runner.model) / 1e6)
     found = {
         'parameters': _parameters(row, checked.parameters_M),
@@ -77,7 +75,8 @@ def check_row(row: Row, configs: str | Path = 'configs') -> Checked:
 def as_table(results: list[Checked]) -> Table:
     """What `check_row` found, for the terminal."""
     table = Table(title='Published results and the configs that are to give them')
-    for heading in ('config', 'published', 'parameters (M)', 'GMACs', 'recipe', 'weights', ''):
+    table.add_column('config', no_wrap=True)
+    for heading in ('published', 'parameters (M)', 'GMACs', 'recipe', 'weights', ''):
         table.add_column(heading, overflow='fold')
     for result in results:
         row, recipe = result.row, result.row.recipe

@@ -25,10 +25,19 @@ class History:
     lr: dict[int, float] = field(default_factory=dict)
     metrics: dict[str, dict[int, float]] = field(default_factory=dict)
 
-    def final(self, metric: str) -> float | None:
-        """The last value of a metric, None before the first."""
-        values = self.metrics.get(metric)
-        return values[max(values)] if values else None
+    @property
+    def iterations(self) -> int:
+        """The last iteration that was logged."""
+        return max([0, *self.loss, *(i for values in self.metrics.values() for i in values)])
+
+    def final(self) -> dict[str, float]:
+        """The metrics of the end of the training: none if it was not evaluated after its end."""
+        end = max(self.loss, default=0)
+        return {
+            metric: values[max(values)]
+            for metric, values in self.metrics.items()
+            if max(values) >= end
+        }
 
 
 def read_history(work_dir: str | Path) -> History:

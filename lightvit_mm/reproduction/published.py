@@ -14,6 +14,8 @@ from lightvit_mm.errors import UserError
 
 # In every recipe.
 PROCESSES = 8
+# Of COCO those with objects.
+TRAIN_IMAGES = {'coco': 117_266, 'ade20k': 20_210, 'voc12aug': 10_582}
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,22 @@ class Row:
         """The data set, as the name of the config ends."""
         return self.config.rsplit('_', 1)[1]
 
+    @property
+    def epoch_length(self) -> int:
+        """Iterations of an epoch of the published training."""
+        return -(-TRAIN_IMAGES[self.dataset] // self.recipe.batch)
 
-def read_published(path: str | Path, pattern: str = '*') -> list[Row]:
-    """The rows of ``path`` whose config matches the shell-style ``pattern``.
+    @property
+    def iterations(self) -> int:
+        """Iterations of the published training."""
+        return self.recipe.iterations or (self.recipe.epochs or 0) * self.epoch_length
+
+
+def read_published(path: str | Path, *patterns: str) -> list[Row]:
+    """The rows of ``path`` whose config matches one of the shell-style ``patterns``, or all.
 
     Raises:
-        UserError: no row matches.
+        UserError: no row matches one of them.
     """
     content = yaml.safe_load(Path(path).read_text())
     recipes = {name: Recipe(**fields) for name, fields in content['recipes'].items()}
@@ -118,9 +130,13 @@ def read_published(path: str | Path, pattern: str = '*') -> list[Row]:
             }
         )
         for fields in content['rows']
-        if fnmatch(fields['config'], pattern)
     ]
-    if not rows:
-        known = '\n  '.join(fields['config'] for fields in content['rows'])
-        raise UserError(f'no published row matches {pattern!r}; there are\n  {known}')
-    return rows
+    for pattern in patterns:
+        if not any(fnmatch(row.config, pattern) for row in rows):
+            known = '\n  '.join(row.config for row in rows)
+            raise UserError(f'no published row matches {pattern!r}; there are\n  {known}')
+    return [
+        row
+        for row in rows
+        if not patterns or any(fnmatch(row.config, pattern) for pattern in patterns)
+    ]

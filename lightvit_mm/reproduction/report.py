@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
-from lightvit_mm.reproduction.history import History, read_history
+from mmengine.config import Config
+
+from lightvit_mm.reproduction.curves import draw
+from lightvit_mm.reproduction.history import read_history
 from lightvit_mm.reproduction.published import Row
+from lightvit_mm.reproduction.record import (
+    TRAINED,
+    Record,
+    Run,
+    is_changed,
+    last_checkpoint,
+    recorded,
+    replace_file,
+    row_folder,
+)
 
 # How far a figure may be off, in points: the spread of repeated trainings.
 TOLERANCES = {'bbox_mAP': 0.3, 'segm_mAP': 0.3, 'mIoU': 0.5}
@@ -15,89 +31,179 @@ TOLERANCES = {'bbox_mAP': 0.3, 'segm_mAP': 0.3, 'mIoU': 0.5}
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure of a row: ``ours`` is None where the run failed or is missing."""
+    """One figure of a row.
+
+    Attributes:
+        config: the row.
+        weights: whether they were trained here or released.
+        metric: its name.
+        published: in percent.
+        ours: in percent; None without a result.
+        changed: whether options changed the config, see `is_changed`.
+    """
 
     config: str
+    weights: str
     metric: str
     published: float
     ours: float | None
+    changed: bool = False
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus published."""
+        return None if self.ours is None else self.ours - self.published
 
     @property
     def verdict(self) -> str:
         """Whether ours is inside the tolerance of the published figure."""
-        if self.ours is None:
-            return 'not there'
-        inside = abs(self.ours - self.published) <= TOLERANCES[self.metric] + 1e-9
+        if self.difference is None:
+            return 'no result'
+        inside = abs(self.difference) <= TOLERANCES[self.metric] + 1e-9
         return f'{"inside" if inside else "OUTSIDE"} {TOLERANCES[self.metric]}'
 
+    def __str__(self) -> str:
+        if self.difference is None:
+            return f'{self.config} {self.metric}: published {self.published}, no result'
+        return (
+            f'{self.config} {self.metric}: published {self.published}, ours {self.ours:.2f}, '
+            f'difference {self.difference:+.2f}, {self.verdict}{" *" if self.changed else ""}'
+        )
 
-def compare(row: Row, ours: dict[str, float]) -> list[Comparison]:
+
+def compare(row: Row, weights: str, record: Record) -> list[Comparison]:
     """Every published figure of a row against ours."""
+    changed = is_changed(row, record)
     return [
-        Comparison(row.config, metric, value, ours.get(metric))
+        Comparison(row.config, weights, metric, value, record.metrics.get(metric), changed)
         for metric, value in row.published.items()
     ]
 
 
-def write_report(
-    folder: Path, results: list[tuple[Row, dict[str, float]]], command: str
-) -> list[Comparison]:
-    """Write ``report.md``, ``report.json`` and a picture of the curves for each trained row.
+def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
+    """Write ``report.md``, ``report.json`` and a picture of the curves of each trained row.
 
     Args:
-        folder: where the rows were trained, see `reproduce_row`.
-        results: the rows and what `reproduce_row` gave.
-        command: what was run, for the report.
+        folder: where rows were trained or evaluated, see `reproduce_row`.
+        rows: what was published; those that were begun in ``folder`` are reported.
     """
-    comparisons = [c for row, ours in results for c in compare(row, ours)]
-    pictures = {
-        row.config: _draw(row, history, folder / f'{row.config}.png')
-        for row, _ in results
-        if (history := read_history(folder / row.config)).loss
-    }
-    lines = ['# Reproduction', '', f'`{command}`', '']
-    lines += ['| config | metric | published | ours | difference | |', '|---|---|---|---|---|---|']
-    for c in comparisons:
-        ours = '' if c.ours is None else f'{c.ours:.2f}'
-        difference = '' if c.ours is None else f'{c.ours - c.published:+.2f}'
-        lines.append(
-            f'| {c.config} | {c.metric} | {c.published} | {ours} | {difference} | {c.verdict} |'
-        )
-    for config, picture in pictures.items():
-        lines += ['', f'## {config}', '', f'![loss and metrics of {config}]({picture.name})']
-    (folder / 'report.md').write_text('\n'.join(lines) + '\n')
-    content = [{**vars(c), 'verdict': c.verdict} for c in comparisons]
-    (folder / 'report.json').write_text(json.dumps({'command': command, 'rows': content}, indent=1))
+    found = list(recorded(rows, folder))
+    comparisons = [c for row, weights, record in found for c in compare(row, weights, record)]
+    verdicts = [c.verdict.split()[0] for c in comparisons if not c.changed]
+    changed = len(comparisons) - len(verdicts)
+    lines = [
+        '# Reproduction of published results',
+        '',
+        f'{verdicts.count("inside")} of {len(verdicts)} figures are inside the '
+        f'tolerance (0.3 points of AP, 0.5 of mIoU), {verdicts.count("OUTSIDE")} outside, '
+        f'{verdicts.count("no")} without a result.'
+        if verdicts
+        else 'No figure of a config as published yet.',
+        '',
+        '| config | weights | metric | published | ours | difference | tolerance |',
+        '|---|---|---|---|---|---|---|',
+        *(_line(comparison) for comparison in comparisons),
+        '',
+    ]
+    if changed:
+        lines += [
+            f'\\* {changed} with changes to the config, not counted above.',
+            '',
+        ]
+    for row, weights, record in found:
+        lines += _section(row, weights, record, row_folder(row, folder, weights))
+    written = f'Written by tools/reproduce.py on {datetime.now().isoformat(" ", "minutes")}.'
+    replace_file(folder / 'report.md', '\n'.join([*lines, written, '']).encode())
+    content = [
+        {
+            'config': row.config,
+            'weights': weights,
+            'source': row.source,
+            'confidence': row.confidence,
+            'changed': is_changed(row, record),
+            'figures': {
+                c.metric: {
+                    'published': c.published,
+                    'ours': c.ours,
+                    'difference': c.difference,
+                    'verdict': c.verdict,
+                }
+                for c in compare(row, weights, record)
+            },
+            'problem': record.problem,
+            'runs': [asdict(run) for run in record.runs],
+        }
+        for row, weights, record in found
+    ]
+    replace_file(folder / 'report.json', json.dumps(content, indent=1).encode())
     return comparisons
 
 
-def _draw(row: Row, history: History, file: Path) -> Path:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout='constrained')
-    losses, metrics = figure.subplots(1, 2)
-    losses.plot(*_points(history.loss), label='ours')
-    if 'loss' in row.curves:
-        losses.plot(*_points(row.curves['loss']), 'k--', label='published')
-    losses.set(xlabel='iteration', ylabel='loss', yscale='log', title=row.config)
-    for number, metric in enumerate(row.published):
-        colour = f'C{number}'
-        if metric in history.metrics:
-            points = _points(history.metrics[metric])
-            metrics.plot(*points, f'{colour}o-', label=f'{metric}, ours')
-        if metric in row.curves:
-            metrics.plot(*_points(row.curves[metric]), f'{colour}--', label=f'{metric}, published')
-        else:
-            metrics.axhline(
-                row.published[metric], color=colour, ls=':', label=f'{metric}, published'
-            )
-    metrics.set(xlabel='iteration', ylabel='percent')
-    for axes in (losses, metrics):
-        axes.legend()
-    figure.savefig(file, dpi=100)
-    return file
+def _line(comparison: Comparison) -> str:
+    c = comparison
+    ours = difference = ''
+    if c.difference is not None:
+        ours, difference = f'{c.ours:.2f}', f'{c.difference:+.2f}'
+    cells = (
+        c.config + (' \\*' if c.changed else ''),
+        c.weights,
+        c.metric,
+        str(c.published),
+        ours,
+        difference,
+        c.verdict,
+    )
+    return f'| {" | ".join(cells)} |'
 
 
-def _points(values: dict[int, float]) -> tuple[list[int], list[float]]:
-    iterations = sorted(values)
-    return iterations, [values[i] for i in iterations]
+def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
+    figures = ', '.join(f'{metric} {value}' for metric, value in row.published.items())
+    doubts = [', by others than its authors'] if row.third_party else []
+    doubts += [', *recalled*, not verified'] if row.confidence == 'recalled' else []
+    lines = [
+        f'## {row.config}, {weights}',
+        '',
+        f'- Published: {figures} ({row.source}{"".join(doubts)}).',
+    ]
+    lines += [f'- Remark: {text}.' for text in (row.obstacle, row.notes) if text]
+    lines.append(f'- Recipe: {row.recipe.source}.')
+    lines += [
+        f'- Differs from what was published: {part}, {why}.' for part, why in row.explained.items()
+    ]
+    if record.problem:
+        lines.append(f'- No result: {record.problem}')
+    elif not record.metrics:
+        lines.append('- Not finished: the same command goes on with it.')
+    for run in record.runs:
+        start = f'went on from {run.resumed}' if run.resumed else 'began'
+        processes = f'{run.processes} process{"es" if run.processes > 1 else ""}'
+        lines.append(f'- {run.started}: {start} on {processes}.')
+    history = read_history(place)
+    if weights == TRAINED and record.runs and history.iterations:
+        picture = place.with_suffix('.png')
+        batch = _batch(row, record, place)
+        lines.append(
+            f'- Trained for {history.iterations:,} iterations of {batch} images; published: '
+            f'{row.iterations:,} of {row.recipe.batch}. Checkpoint '
+            f'{last_checkpoint(place)}.'
+        )
+        draw(row, history, batch, picture)
+        lines += ['', f'![Loss and metrics of {row.config}]({picture.name})']
+    if record.runs:
+        lines += ['', '```bash', _command(record.runs[-1]), '```']
+    return [*lines, '']
+
+
+def _command(run: Run) -> str:
+    """The command line of a run, each option on a line of its own."""
+    text = ''
+    for word in run.command:
+        text += ' \\\n  ' if word.startswith('--') or word in run.cfg_options else ' ' * bool(text)
+        text += shlex.quote(word)
+    return text
+
+
+def _batch(row: Row, record: Record, place: Path) -> int:
+    """Images in an iteration, over all processes, out of the config that the run kept."""
+    own = Config.fromfile(place / f'{row.config}.py').train_dataloader.batch_size
+    return own * record.runs[-1].processes

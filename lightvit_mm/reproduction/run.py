@@ -5,16 +5,75 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-
-from mmengine.runner import find_latest_checkpoint
 
 from lightvit_mm.errors import UserError
 from lightvit_mm.reproduction.history import metrics_in_percent, read_history
-from lightvit_mm.reproduction.published import PROCESSES, Row
+from lightvit_mm.reproduction.published import Row
+from lightvit_mm.reproduction.record import (
+    INIT,
+    RELEASED,
+    TRAINED,
+    Record,
+    Run,
+    last_checkpoint,
+    read_record,
+    row_folder,
+    write_record,
+)
+from lightvit_mm.reproduction.report import write_report
 
-DONE = 'reproduced.json'
+
+def reproduce(
+    rows: Sequence[Row],
+    known: Sequence[Row],
+    data_roots: Mapping[str, str],
+    folder: Path,
+    gpus: int = 1,
+    evaluate: bool = False,
+    cfg_options: Sequence[str] = (),
+) -> list[str]:
+    """Reproduce rows, and report about all that have been begun in ``folder``.
+
+    Args:
+        rows: what to reproduce; those without data, or without a released checkpoint where one
+            is to be evaluated, are left out.
+        known: all rows, for the report.
+        data_roots: data set, as in ``Row.dataset``, to its place.
+        folder, gpus, evaluate, cfg_options: see `reproduce_row`.
+
+    Returns:
+        What went wrong, row by row.
+
+    Raises:
+        UserError: no row is left.
+    """
+    rows = [row for row in rows if row.dataset in data_roots and (row.released or not evaluate)]
+    if not evaluate:
+        rows = [row for row in rows if _can_start(row, folder, cfg_options)]
+    if not rows:
+        raise UserError(
+            'no row is left: which have data (--coco, --ade, --voc), weights to start from and, '
+            'with --evaluate, a checkpoint that their authors released?'
+        )
+    failures = []
+    for number, row in enumerate(rows, 1):
+        print(f'[{number}/{len(rows)}] {row.config}', flush=True)
+        place = row_folder(row, folder, RELEASED if evaluate else TRAINED)
+        try:
+            reproduce_row(row, data_roots[row.dataset], folder, gpus, evaluate, cfg_options)
+        except UserError as error:
+            print(f'failed: {error}', file=sys.stderr, flush=True)
+            failures.append(f'{row.config}: {error}')
+            record = read_record(place)
+            record.problem = str(error)
+            write_record(place, record)
+        # After each row: a week-long series has something to show before it ends.
+        comparisons = write_report(folder, known)
+    print(*comparisons, f'report: {folder / "report.md"}', sep='\n')
+    return failures
 
 
 def reproduce_row(
@@ -24,8 +83,10 @@ def reproduce_row(
     gpus: int = 1,
     evaluate: bool = False,
     cfg_options: Sequence[str] = (),
-) -> dict[str, float]:
+) -> Record:
     """Train a row, or evaluate its released checkpoint, unless that was done before.
+
+    A training that was begun goes on from its last checkpoint.
 
     Args:
         row: what to reproduce.
@@ -35,45 +96,87 @@ def reproduce_row(
         evaluate: evaluate ``row.released`` instead of training.
         cfg_options: ``KEY=VALUE``, for every row.
 
-    Returns:
-        Metric to value, in percent.
-
     Raises:
-        UserError: the row cannot be evaluated, or its run failed.
+        UserError: the row cannot be run, its run failed, or it left no published metric.
     """
-    work_dir = folder / (f'{row.config}_released' if evaluate else row.config)
-    done = work_dir / DONE
-    if done.is_file():
-        return json.loads(done.read_text())
-    command = [sys.executable]
-    if gpus > 1:
-        command += ['-m', 'torch.distributed.run', f'--nproc_per_node={gpus}']
+    work_dir = row_folder(row, folder, RELEASED if evaluate else TRAINED)
+    record = read_record(work_dir)
+    if record.metrics:
+        print('finished before, not run again; to do so, remove', work_dir, flush=True)
+        if record.runs[-1].cfg_options != list(cfg_options):
+            print('  it was run with other --cfg-options: see the report', flush=True)
+        return record
+    arguments = ['--data-root', data_root, '--work-dir', str(work_dir)]
+    arguments += ['--launcher', 'pytorch'] if gpus > 1 else []
+    options = ['--cfg-options', *cfg_options] if cfg_options else []
+    config, resumed = f'configs/{row.config}.py', None
     if evaluate:
         if row.released is None:
-            raise UserError(f'{row.config}: its authors released no checkpoint to evaluate')
-        command += ['tools/test.py', f'configs/{row.config}.py', row.released]
+            raise UserError('its authors released no checkpoint to evaluate')
+        command = ['tools/test.py', config, row.released, *arguments, *options]
     else:
-        command += ['tools/train.py', f'configs/{row.config}.py']
+        resumed = last_checkpoint(work_dir)
         # tools/train.py refuses to resume from nothing.
-        command += ['--resume'] if find_latest_checkpoint(str(work_dir)) else []
-        command += ['--auto-scale-lr'] if gpus != PROCESSES else []
-    command += ['--data-root', data_root, '--work-dir', str(work_dir)]
-    command += ['--launcher', 'pytorch'] if gpus > 1 else []
-    command += ['--cfg-options', *cfg_options] if cfg_options else []
+        resume = ['--resume'] if resumed else []
+        command = ['tools/train.py', config, '--auto-scale-lr', *resume, *arguments, *options]
+    command = [*_launcher(gpus), *command]
+    record.runs.append(
+        Run(
+            datetime.now().isoformat(' ', 'seconds'),
+            gpus,
+            list(cfg_options),
+            command,
+            Path(resumed).name if resumed else None,
+        )
+    )
+    record.problem = None
+    write_record(work_dir, record)
+    _call(command)
+    metrics = _evaluated(work_dir) if evaluate else read_history(work_dir).final()
+    checkpoint = last_checkpoint(work_dir)
+    if not evaluate and checkpoint and not set(row.published) <= set(metrics):
+        # Stopped between the last checkpoint and its evaluation, which resuming does not do.
+        _call([*_launcher(gpus), 'tools/test.py', config, checkpoint, *arguments, *options])
+        metrics = _evaluated(work_dir)
+    missing = [metric for metric in row.published if metric not in metrics]
+    if missing:
+        raise UserError(
+            f'{", ".join(missing)} not measured. The log in {work_dir} says why; COCO has no AP '
+            'where nothing was detected'
+        )
+    record.metrics = metrics
+    write_record(work_dir, record)
+    return record
+
+
+def _can_start(row: Row, folder: Path, cfg_options: Sequence[str]) -> bool:
+    """Whether there are weights to train the row from; if not, says so, here and in the report."""
+    place = row_folder(row, folder, TRAINED)
+    record = read_record(place)
+    if row.init or record.metrics or any(option.startswith(INIT) for option in cfg_options):
+        return True
+    record.problem = (
+        f'not run, without weights to start from. With your own: --cfg-options '
+        f'{INIT}.type=Pretrained {INIT}.checkpoint=FILE'
+    )
+    print(f'{row.config}: {record.problem}', flush=True)
+    write_record(place, record)
+    return False
+
+
+def _launcher(gpus: int) -> list[str]:
+    if gpus == 1:
+        return [sys.executable]
+    # On a free port: another row may be running on this machine.
+    distributed = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}']
+    return [sys.executable, *distributed]
+
+
+def _call(command: list[str]) -> None:
     status = subprocess.run(command, check=False).returncode
     if status:
-        raise UserError(f'{row.config}: exit status {status} of {" ".join(command)}')
-    metrics = _evaluated(work_dir) if evaluate else _trained(work_dir)
-    # Beside, then renamed: an interrupted write must not pass for a finished row.
-    done.with_suffix('.new').write_text(json.dumps(metrics, indent=1))
-    done.with_suffix('.new').rename(done)
-    return metrics
-
-
-def _trained(work_dir: Path) -> dict[str, float]:
-    history = read_history(work_dir)
-    finals = {name: history.final(name) for name in history.metrics}
-    return {name: value for name, value in finals.items() if value is not None}
+        script = next(part for part in command if part.startswith('tools/'))
+        raise UserError(f'exit status {status} of {script}; what it printed and its log say why')
 
 
 def _evaluated(work_dir: Path) -> dict[str, float]:

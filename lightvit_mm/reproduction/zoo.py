@@ -14,8 +14,14 @@ from lightvit_mm.engine.complexity import count_macs, count_parameters, inferenc
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.reproduction.published import Row
 
-# What the counts are for: the usual test image of each data set, height and width.
-INPUTS = {'coco': (800, 1344), 'ade20k': (512, 512), 'voc12aug': (512, 512)}
+# What the counts are for: the usual test image of each data set, or of a head with its own, height
+# and width.
+INPUTS = {
+    'coco': (800, 1344),
+    'ade20k': (512, 512),
+    'voc12aug': (512, 512),
+    'ssdlite': (320, 320),
+}
 DATASETS = {'coco': 'COCO 2017', 'ade20k': 'ADE20K', 'voc12aug': 'PASCAL VOC 2012, augmented'}
 HEADS = {
     'retinanet': 'RetinaNet',
@@ -50,9 +56,10 @@ COLLECTIONS = {
 INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of the training form)
-and multiply-accumulates are measured here, at 800 x 1344 for COCO and 512 x 512 elsewhere; those of
-Mask R-CNN leave out what runs once a proposal. Published figures are others': box and mask AP or
-mIoU in percent with their source, from `configs/published.yml`; *recalled* ones were not verified.
+and multiply-accumulates are measured here, at 800 x 1344 for COCO (SSDLite: 320 x 320) and 512 x
+512 elsewhere; those of Mask R-CNN leave out what runs once a proposal. Published figures are
+others': box and mask AP or mIoU in percent with their source, from `configs/published.yml`;
+*recalled* ones were not verified.
 **Nothing has been reproduced by us yet**: that needs COCO or ADE20K, and GPUs.
 `python tools/reproduce.py --check` compares each config with the recipe of its row."""
 HEADER = (
@@ -81,7 +88,7 @@ def measure(file: Path) -> dict[str, Any]:
     config = load_config(str(file))
     init_default_scope(config.default_scope)
     model: nn.Module = MODELS.build(config.model)
-    height, width = INPUTS[dataset]
+    height, width = INPUTS.get(head) or INPUTS[dataset]
     return {
         'Name': file.stem,
         'In Collection': COLLECTIONS[family][0],

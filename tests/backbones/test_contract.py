@@ -8,6 +8,7 @@ import torch
 from conftest import SMALLEST, VARIANTS, largest_deviation, randomise_norms
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightvit_mm.backbones import EdgeViT
 from lightvit_mm.registry import MODELS
 
 SIZES = [(224, 224), (97, 131), (64, 64), (33, 47), (1, 1)]
@@ -29,6 +30,19 @@ def test_shapes_at_any_size(family, arch):
                 math.ceil(width / stride),
             )
             assert output.isfinite().all()
+            assert output.is_contiguous()
+
+
+def test_roi_align_reads_the_pyramid_right():
+    ops = pytest.importorskip('mmcv.ops', exc_type=ImportError)
+    model = EdgeViT(arch='xxs').eval()
+    neck = torch.nn.Conv2d(model.out_channels[0], 8, 3, padding=1)
+    with torch.no_grad():
+        features = neck(model(torch.randn(1, 3, 64, 96))[0])
+    # A cell of four pixels, sampled at their centres.
+    region = torch.tensor([[0.0, 8.0, 4.0, 16.0, 12.0]])
+    cell = ops.roi_align(features, region, (1, 1), 0.25, 2, 'avg', True)
+    torch.testing.assert_close(cell[0, :, 0, 0], features[0, :, 1:3, 2:4].mean((1, 2)))
 
 
 @pytest.mark.parametrize(('family', 'arch'), SMALLEST)

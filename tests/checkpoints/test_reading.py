@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 
-from lightvit_mm.checkpoints import CheckpointError, read_checkpoint
+from lightvit_mm.backbones import RepViT
+from lightvit_mm.checkpoints import CheckpointError, read_checkpoint, reading
 
 
 class RunsOnLoad:
@@ -124,3 +126,18 @@ def test_weights_inside_a_training_file(tmp_path, key):
 def test_unprotected_downloads_are_refused():
     with pytest.raises(CheckpointError, match='https'):
         CheckpointLoader.load_checkpoint('http://localhost/weights.pth')
+
+
+def test_without_a_network_it_is_said_before_anything_starts(monkeypatch):
+    def fetch(*_, **__):
+        raise URLError('no route')
+
+    monkeypatch.setattr(reading, 'load_state_dict_from_url', fetch)
+    address = 'https://example.org/repvit_m0_9.pth'
+    backbone = RepViT(arch='m0_9', init_cfg={'type': 'Pretrained', 'checkpoint': address})
+    with pytest.raises(CheckpointError) as error:
+        backbone.init_weights()
+    message = str(error.value)
+    assert f'{address} could not be fetched: no route' in message
+    assert 'model.backbone.init_cfg.checkpoint=FILE' in message
+    assert 'model.backbone.init_cfg=None' in message

@@ -1,5 +1,9 @@
 """Exported files run in onnxruntime, and give what PyTorch gives."""
 
+import json
+from pathlib import Path
+
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -8,7 +12,9 @@ from torch import nn
 
 from lightvit_mm.backbones import EdgeViT, EfficientViT, RepViT
 from lightvit_mm.deploy import onnx as deploy_onnx
+from lightvit_mm.deploy.compare import Compared
 from lightvit_mm.deploy.onnx import Preprocessing, export_module, export_onnx
+from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.errors import UserError
 
@@ -49,7 +55,7 @@ def test_every_family(onnxruntime, family, arch, tmp_path):
     model = deployed(family, arch)
     names = [f'level{i}' for i in range(len(model.out_channels))]
     made = export_module(model, tmp_path / 'backbone.onnx', names, (64, 96))
-    assert [shape for shape, _ in made.checked] == [(1, 3, 64, 96)]
+    assert [compared.shape for compared in made.checked] == [(1, 3, 64, 96)]
     assert made.deviation < 1e-4
     # What the export says of itself, seen from outside.
     session = onnxruntime.InferenceSession(made.file)
@@ -74,17 +80,24 @@ def test_preprocessing_is_that_of_openmmlab():
     assert torch.equal(kept, image[None].float())
 
 
-@pytest.mark.slow
-def test_cli_exports_a_segmentor(onnxruntime, segmentor, tmp_path):
-    out = tmp_path / 'made' / 'segmentor.onnx'
+@pytest.fixture(scope='module')
+def segmentor_file(segmentor, tmp_path_factory):
+    """Its ONNX file, and what the tool said."""
+    out = tmp_path_factory.mktemp('onnx') / 'made' / 'segmentor.onnx'
     image = REPOSITORY / 'docs/images'
     image = next(file for file in sorted(image.iterdir()) if file.suffix in ('.png', '.jpg'))
     done = run_tool(
         'tools/export_onnx.py', SEGMENTOR, segmentor, out, '--size', '64', '96', '--image', image
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count('compared with PyTorch at 1x3x64x96') == 2
-    assert f'{out}: outputs logits; largest deviation' in done.stdout
+    return out, done.stdout
+
+
+@pytest.mark.slow
+def test_cli_exports_a_segmentor(onnxruntime, segmentor, segmentor_file):
+    out, said = segmentor_file
+    assert said.count('compared with PyTorch at 1x3x64x96') == 2
+    assert f'{out}: outputs logits; largest deviation' in said
     session = onnxruntime.InferenceSession(out)
     (logits,) = session.run(None, {'image': np.zeros((1, 3, 64, 96), 'float32')})
     assert logits.shape == (1, 150, 64, 96)
@@ -104,30 +117,45 @@ def test_cli_exports_a_segmentor(onnxruntime, segmentor, tmp_path):
 
 
 @pytest.mark.slow
+def test_predictions_of_a_segmentor(onnxruntime, segmentor, segmentor_file, tmp_path):
+    images = tmp_path / 'images'
+    images.mkdir()
+    rng = np.random.default_rng(1)
+    # The first has the size of the file; the second is padded, as its config would not do.
+    for name, size in (('same', (64, 96, 3)), ('narrow', (64, 50, 3))):
+        mmcv.imwrite(rng.integers(0, 256, size, dtype=np.uint8), str(images / f'{name}.png'))
+    entries = []
+    for checkpoint in (segmentor, segmentor_file[0]):
+        config = load_config(SEGMENTOR)
+        # ONNX files bring the scale with them.
+        if checkpoint == segmentor:
+            config.test_pipeline[1].scale = (96, 64)
+        made = predict(config, str(checkpoint), str(images), str(tmp_path / checkpoint.suffix))
+        content = json.loads(made.json_file.read_text())['images']
+        entries.append({Path(entry['file']).stem: entry for entry in content})
+        assert all(mmcv.imread(picture) is not None for picture in made.pictures)
+    ours, theirs = (mmcv.imread(entry['same']['label_map'], 'unchanged') for entry in entries)
+    # Rounding may turn single pixels between two classes.
+    assert (ours == theirs).mean() > 0.999
+    assert len(np.unique(ours)) > 1
+    assert [s['class'] for s in entries[0]['same']['segments']] == [
+        s['class'] for s in entries[1]['same']['segments']
+    ]
+    assert mmcv.imread(entries[1]['narrow']['label_map'], 'unchanged').shape == (64, 50)
+
+
+@pytest.mark.slow
 def test_deviation_is_an_error_and_spares_what_was_there(onnxruntime, segmentor, tmp_path):
     out = tmp_path / 'backbone.onnx'
     out.write_text('an older export')
     config = load_config(SEGMENTOR)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deploy_onnx, '_deviation', lambda *_: float('nan'))
+        deviating = Compared((1, 3, 32, 32), float('nan'))
+        patch.setattr(deploy_onnx.CompareMaps, '__call__', lambda *_: deviating)
         with pytest.raises(UserError, match='deviates from PyTorch by nan'):
             export_onnx(config, str(segmentor), str(out), (32, 32), backbone_only=True)
     assert out.read_text() == 'an older export'
     assert list(tmp_path.iterdir()) == [out]
-
-
-def test_deviation_is_in_standard_deviations():
-    class Session:
-        def run(self, names, inputs):
-            return [inputs['image'] * 1.0 + 0.5, inputs['image'] * 100]
-
-    class Twice(nn.Module):
-        def forward(self, x):
-            return x, x * 100
-
-    image = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype('float32')
-    deviation = deploy_onnx._deviation(Twice(), Session(), image)
-    assert deviation == pytest.approx(0.5 / image.std(), rel=1e-4)
 
 
 def test_a_file_that_does_not_run_is_an_error():
@@ -135,27 +163,22 @@ def test_a_file_that_does_not_run_is_an_error():
         def run(self, names, inputs):
             raise RuntimeError('cannot be reshaped')
 
-    class Cropping:
-        def run(self, names, inputs):
-            return [inputs['image'][..., 1:]]
-
-    image = np.zeros((1, 3, 8, 8), 'float32')
     with pytest.raises(UserError, match=r'fails on \(1, 3, 8, 8\): cannot be reshaped'):
-        deploy_onnx._deviation(nn.Identity(), Broken(), image)
-    with pytest.raises(UserError, match=r'makes \(1, 3, 8, 7\) of \(1, 3, 8, 8\)'):
-        deploy_onnx._deviation(nn.Identity(), Cropping(), image)
+        deploy_onnx._run(Broken(), np.zeros((1, 3, 8, 8), 'float32'))
 
 
 def test_refusals(onnxruntime, tmp_path, monkeypatch):
     out = str(tmp_path / 'model.onnx')
-    with pytest.raises(UserError, match=r'RetinaNet: whole detectors .* --backbone-only'):
+    with pytest.raises(UserError, match=r'RetinaNet: a whole detector .* give --image'):
         export_onnx(load_config(DETECTOR), 'none.pth', out, (64, 64))
     sliding = load_config(SEGMENTOR, {'model.test_cfg.mode': 'slide'})
     with pytest.raises(UserError, match=r'model\.test_cfg\.mode=whole'):
         export_onnx(sliding, 'none.pth', out, (64, 64))
     with pytest.raises(UserError, match=r'--image .*absent\.png does not exist'):
         export_onnx(sliding, 'none.pth', out, (64, 64), images=['absent.png'])
-    monkeypatch.setattr(deploy_onnx, 'NEEDED', ('onnx', 'no_such_package'))
+    monkeypatch.setattr(
+        deploy_onnx.require_packages, '__defaults__', (('onnx', 'no_such_package'),)
+    )
     with pytest.raises(UserError, match=r'no_such_package not installed.*pip install'):
         export_onnx(sliding, 'none.pth', out, (64, 64))
     assert list(tmp_path.iterdir()) == []
@@ -180,7 +203,7 @@ def test_dynamic_at_several_sizes(onnxruntime, family, tmp_path):
     model = deployed(family, next(iter(family.arch_settings)))
     names = [f'level{i}' for i in range(4)]
     made = export_module(model, tmp_path / 'backbone.onnx', names, (64, 96), dynamic=True)
-    assert [shape[2:] for shape, _ in made.checked] == [(64, 96), (96, 64), (128, 128)]
+    assert [compared.shape[2:] for compared in made.checked] == [(64, 96), (96, 64), (128, 128)]
     assert made.deviation < 1e-4
     session = onnxruntime.InferenceSession(made.file)
     images = np.random.default_rng(1).normal(size=(3, 3, 32, 160)).astype('float32')
@@ -197,7 +220,7 @@ def test_dynamic_is_refused_where_it_would_be_wrong(onnxruntime, tmp_path, monke
     config = load_config(SEGMENTOR)
     with pytest.raises(UserError, match=r'multiples of 32.*not 64 100'):
         export_onnx(config, 'none.pth', out, (64, 100), dynamic=True)
-    with pytest.raises(UserError, match='--dynamic is for --backbone-only'):
+    with pytest.raises(UserError, match='segmentors cannot be exported with --dynamic'):
         export_onnx(config, 'none.pth', out, (64, 96), dynamic=True)
     model = nn.Module()
     model.backbone = EfficientViT(arch='m0')

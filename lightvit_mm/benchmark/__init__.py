@@ -1,0 +1,1 @@
+"""Measuring speed and memory: fair comparisons of modules in one process."""

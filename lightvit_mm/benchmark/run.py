@@ -1,0 +1,262 @@
+"""Benchmarks of backbones: what tools/benchmark.py does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lightvit_mm.backbones import PyramidBackbone
+from lightvit_mm.benchmark.forms import (
+    OURS,
+    THEIRS,
+    Form,
+    compiled_form,
+    eager_form,
+    import_timm,
+    onnxruntime_form,
+    timm_models,
+)
+from lightvit_mm.benchmark.limits import (
+    TRAINING_PRODUCTS,
+    Ceilings,
+    Floors,
+    count_moved,
+    floors,
+    measure_ceilings,
+)
+from lightvit_mm.benchmark.profiling import Operator, peak_memory, top_operators
+from lightvit_mm.benchmark.subjects import Subject
+from lightvit_mm.benchmark.timing import Timing, alternate, summarise
+from lightvit_mm.deploy.onnx import require_packages
+from lightvit_mm.engine.complexity import count_macs, count_parameters
+from lightvit_mm.errors import UserError
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured of every backbone at every size.
+
+    Attributes:
+        dtypes: keys of `limits.DTYPES`; all forms but onnxruntime's run in each of them.
+        timm: measure timm's model of that name too.
+        compile: also through torch.compile.
+        onnxruntime: also our model exported and run by onnxruntime, in fp32.
+        train: a training step, forward and backward, instead of inference in deploy form.
+        batch: images a step.
+        device: where.
+        rounds, min_seconds: see `alternate`.
+        profile: also list the operators of our first form.
+
+    Raises:
+        UserError: the settings don't go together, or a package or the device is missing.
+    """
+
+    dtypes: tuple[str, ...] = ('fp32',)
+    timm: bool = False
+    compile: bool = False
+    onnxruntime: bool = False
+    train: bool = False
+    batch: int = 1
+    device: str = 'cpu'
+    rounds: int = 10
+    min_seconds: float = 5.0
+    profile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.device.startswith('cuda') and not torch.cuda.is_available():
+            raise UserError(f'--device {self.device}: torch finds no CUDA device; use --device cpu')
+        if self.onnxruntime and (self.train or self.batch != 1 or self.device != 'cpu'):
+            raise UserError(
+                '--onnxruntime measures inference of one image on the CPU: leave out --train, '
+                '--batch and --device, or --onnxruntime'
+            )
+        if self.onnxruntime:
+            require_packages()
+        if self.timm:
+            import_timm()
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one form.
+
+    Attributes:
+        form: its name.
+        source, dtype, how, first_call: see `Form`.
+        timing: of one step.
+        peak_bytes: see `peak_memory`; None in onnxruntime, whose memory torch does not see.
+        parameters: of the model in this form.
+        macs: multiply-accumulates of one step, a backward pass counted as two forward passes.
+        floors: the least times of this step here.
+    """
+
+    form: str
+    source: str
+    dtype: str
+    how: str
+    first_call: float | None
+    timing: Timing
+    peak_bytes: int | None
+    parameters: int
+    macs: int
+    floors: Floors
+
+    @property
+    def gflops(self) -> float:
+        """Billions of multiplications and additions a second."""
+        return 2e-9 * self.macs / self.timing.median
+
+    @property
+    def of_peak(self) -> float:
+        """`gflops` over those of the fastest matrix product."""
+        return self.floors.compute / self.timing.median
+
+    @property
+    def of_floor(self) -> float:
+        """The larger floor over the time that was taken."""
+        return self.floors.larger / self.timing.median
+
+
+@dataclass(frozen=True)
+class Result:
+    """One backbone at one size.
+
+    Attributes:
+        backbone: its name.
+        shape: (N, 3, H, W) of the input.
+        train: whether steps were those of training.
+        baseline: name of the form that ratios refer to: timm's fastest that is not compiled, in
+            the first dtype, or our first form.
+        ceilings: of the machine, measured just before, for each dtype.
+        rows: one a form.
+        operators: the profile of our first form, if it was asked for.
+        note: what was asked for and could not be measured.
+    """
+
+    backbone: str
+    shape: tuple[int, int, int, int]
+    train: bool
+    baseline: str
+    ceilings: dict[str, Ceilings]
+    rows: list[Row]
+    operators: list[Operator]
+    note: str
+
+
+def benchmark(
+    subject: Subject,
+    size: Size,
+    settings: Settings,
+    rivals: Mapping[str, nn.Module] | None = None,
+) -> Result:
+    """Measure one backbone at one size.
+
+    Args:
+        subject: the backbone.
+        size: height and width of the images.
+        settings: the forms, and how long.
+        rivals: other implementations by the name that tables call them, in the mode and memory
+            layout that is meant; the first is the baseline. They take part in the first data type
+            only and aren't compiled.
+    """
+    torch.manual_seed(0)
+    ceilings = {
+        dtype: measure_ceilings(
+            dtype, settings.device, min(settings.rounds, 5), min(settings.min_seconds, 1.0)
+        )
+        for dtype in settings.dtypes
+    }
+    forms, note = _forms(subject, torch.randn(settings.batch, 3, *size), settings)
+    forms += _rival_forms(rivals or {}, forms[0].image, settings)
+    seconds = alternate(
+        {form.name: form.call for form in forms}, settings.rounds, settings.min_seconds
+    )
+    first_rival = next((form.name for form in forms if form.source in (rivals or ())), None)
+    baseline = first_rival or _baseline(forms, seconds, settings.dtypes[0])
+    timings = {timing.name: timing for timing in summarise(seconds, baseline)}
+    return Result(
+        subject.name,
+        (settings.batch, 3, *size),
+        settings.train,
+        baseline,
+        ceilings,
+        [_row(form, timings[form.name], ceilings[form.dtype], settings) for form in forms],
+        top_operators(forms[0].call, settings.device) if settings.profile else [],
+        note,
+    )
+
+
+def _forms(subject: Subject, image: torch.Tensor, settings: Settings) -> tuple[list[Form], str]:
+    image = image.to(settings.device)
+    turned = image.to(memory_format=torch.channels_last)
+    model, note = subject.build().train(settings.train), ''
+    timm_name = f'{type(model).__name__.lower()}_{getattr(model, "arch_name", "")}'
+    if not settings.train and isinstance(model, PyramidBackbone):
+        model.switch_to_deploy()
+    models: list[tuple[str, str, nn.Module, torch.Tensor]] = [(OURS, '', model, turned)]
+    if settings.timm:
+        others = timm_models(timm_name, settings.train)
+        if not others:
+            note = f'timm has no {timm_name}'
+        for layout, other in others.items():
+            models.append((THEIRS, layout, other, turned if layout else image))
+    forms: list[Form] = []
+    for source, how, module, x in models:
+        module.to(settings.device)
+        for dtype in settings.dtypes:
+            forms.append(eager_form(source, module, x, dtype, settings.train, how))
+            if settings.compile:
+                forms.append(compiled_form(forms[-1], settings.train))
+    if settings.onnxruntime:
+        forms.append(onnxruntime_form(eager_form(OURS, model, turned, 'fp32', train=False)))
+    return forms, note
+
+
+def _rival_forms(
+    rivals: Mapping[str, nn.Module], image: torch.Tensor, settings: Settings
+) -> list[Form]:
+    return [
+        eager_form(name, module, image.contiguous(memory_format=layout), dtype, settings.train)
+        for name, module in rivals.items()
+        for layout in [_memory_format(module)]
+        for dtype in settings.dtypes[:1]
+    ]
+
+
+def _memory_format(module: nn.Module) -> torch.memory_format:
+    """The layout that the kernels of a module are in."""
+    kernels = [parameter for parameter in module.parameters() if parameter.dim() == 4]
+    plain = all(kernel.is_contiguous() for kernel in kernels)
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def _baseline(forms: list[Form], seconds: dict[str, list[float]], dtype: str) -> str:
+    medians = {timing.name: timing.median for timing in summarise(seconds, forms[0].name)}
+    theirs = [
+        form.name
+        for form in forms
+        if form.source == THEIRS and form.dtype == dtype and 'compiled' not in form.how
+    ]
+    return min(theirs, key=medians.__getitem__) if theirs else forms[0].name
+
+
+def _row(form: Form, timing: Timing, ceilings: Ceilings, settings: Settings) -> Row:
+    macs = form.image.shape[0] * count_macs(form.model, *form.image.shape[2:])
+    moved = count_moved(form.model, form.image.shape)
+    return Row(
+        form.name,
+        form.source,
+        form.dtype,
+        form.how,
+        form.first_call,
+        timing,
+        None if 'onnxruntime' in form.how else peak_memory(form.call, settings.device),
+        count_parameters(form.model),
+        macs * (TRAINING_PRODUCTS if settings.train else 1),
+        floors(macs, moved, form.dtype, ceilings, settings.train),
+    )

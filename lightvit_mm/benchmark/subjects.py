@@ -1,0 +1,78 @@
+"""The backbones that a benchmark is about, by name or from a config."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from lightvit_mm import backbones
+from lightvit_mm.engine.running import load_config
+from lightvit_mm.errors import UserError
+from lightvit_mm.reproduction.zoo import COLLECTIONS
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backbone to be measured.
+
+    Attributes:
+        name: what tables call it.
+        build: makes it, with random weights.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+
+
+def variants() -> dict[str, Subject]:
+    """Every variant of every family, by its name in our configs, such as ``repvit_m1_1``."""
+    classes = {name.lower(): getattr(backbones, name) for name in backbones.__all__}
+    found = {}
+    for family in COLLECTIONS:
+        backbone = classes[family.replace('_', '')]
+        for arch in backbone.arch_settings:
+            name = f'{family}_{arch}'
+            found[name] = Subject(name, functools.partial(backbone, arch=arch))
+    return found
+
+
+def find_subjects(names: Iterable[str]) -> list[Subject]:
+    """The backbones that names, patterns (``repvit_*``) and config files (``*.py``) stand for.
+
+    Raises:
+        UserError: a name fits nothing; tells the choices.
+        FileNotFoundError: there is no such config.
+    """
+    known = variants()
+    subjects: dict[str, Subject] = {}
+    for name in names:
+        if name.endswith('.py'):
+            subjects[name] = _from_config(name)
+            continue
+        found = fnmatch.filter(known, name)
+        if not found:
+            raise UserError(
+                f'{name} is neither a backbone nor a config file (.py); the backbones are '
+                + ', '.join(known)
+            )
+        subjects.update((each, known[each]) for each in found)
+    return list(subjects.values())
+
+
+def _from_config(file: str) -> Subject:
+    config = load_config(file)
+    if 'backbone' not in config.get('model', {}):
+        raise UserError(f'{file} has no model.backbone to measure')
+
+    def build() -> nn.Module:
+        init_default_scope(config.get('default_scope', 'mmengine'))
+        return MODELS.build({**copy.deepcopy(config.model.backbone), 'init_cfg': None})
+
+    return Subject(Path(file).stem, build)

@@ -1,0 +1,175 @@
+"""How far an exported file is from the PyTorch model it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from lightvit_mm.errors import UserError
+
+# Maps: in standard deviations. Detections: of scores, of mask probabilities, and of corners over
+# the longer side of the image.
+TOLERANCE = 1e-3
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Compared(NamedTuple):
+    """A comparison on one image.
+
+    Attributes:
+        shape: of the input, (N, 3, H, W).
+        deviation: the largest, in the units of `TOLERANCE`.
+        detections: how many PyTorch makes, None if the outputs are maps.
+    """
+
+    shape: tuple[int, ...]
+    deviation: float
+    detections: int | None = None
+
+
+class CompareMaps:
+    """Compares the outputs of a file with those of the exported module itself."""
+
+    unit = 'standard deviations of the output'
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, image: np.ndarray, outputs: Sequence[np.ndarray]) -> Compared:
+        """The largest difference, in standard deviations of each output."""
+        expected = self.module(torch.from_numpy(image))
+        expected = expected if isinstance(expected, (tuple, list)) else [expected]
+        deviations = []
+        for output, value in zip(outputs, expected, strict=True):
+            reference = value.numpy()
+            if output.shape != reference.shape:
+                raise UserError(
+                    f'the export makes {output.shape} of {image.shape} where PyTorch makes '
+                    f'{reference.shape}. Nothing was written; leave --dynamic out if it was given, '
+                    'and report it'
+                )
+            spread = max(float(reference.std()), 1e-12)
+            deviations.append(float(np.abs(output - reference).max()) / spread)
+        # NaN has to come out as the largest deviation, which max() would not promise.
+        return Compared(image.shape, float(np.max(deviations)))
+
+
+class CompareDetections:
+    """Compares the detections of a file with those of mmdet's own ``predict``.
+
+    Args:
+        detector: of mmdet.
+        normalise: the `Preprocessing` of the exported graph without its network.
+        names: of the outputs.
+    """
+
+    unit = 'of a score, or of a longer side of the image'
+
+    def __init__(self, detector: Any, normalise: nn.Module, names: Sequence[str]) -> None:
+        self.detector = detector
+        self.normalise = normalise
+        self.names = names
+        two_stages = hasattr(detector, 'roi_head')
+        cfg = detector.test_cfg.rcnn if two_stages else detector.test_cfg
+        self.limits = Limits(cfg.get('score_thr', 0), cfg.nms.iou_threshold, cfg.max_per_img)
+
+    def __call__(self, image: np.ndarray, outputs: Sequence[np.ndarray]) -> Compared:
+        """The largest difference of detections that belong together."""
+        expected = self._expected(torch.from_numpy(image))
+        found = dict(zip(self.names, outputs, strict=True))
+        deviation = compare_detections(expected, found, max(image.shape[2:]), self.limits)
+        return Compared(image.shape, deviation, len(expected['boxes']))
+
+    def _expected(self, image: torch.Tensor) -> dict[str, np.ndarray]:
+        from mmdet.structures import DetDataSample
+        from mmdet.structures.bbox import bbox2roi
+
+        size = tuple(image.shape[2:])
+        sample = DetDataSample(
+            metainfo={'img_shape': size, 'ori_shape': size, 'scale_factor': (1.0, 1.0)}
+        )
+        detector, x = self.detector, self.normalise(image)
+        found = detector.predict(x, [sample], rescale=False)[0].pred_instances
+        expected = {'boxes': found.bboxes, 'scores': found.scores, 'labels': found.labels}
+        if 'masks' in self.names:
+            # predict() has pasted and cut them to yes and no.
+            rois = bbox2roi([found.bboxes])
+            masks = detector.roi_head._mask_forward(detector.extract_feat(x), rois)['mask_preds']
+            classes = torch.zeros_like(found.labels) if masks.shape[1] == 1 else found.labels
+            expected['masks'] = masks[torch.arange(len(masks)), classes].sigmoid()
+        return {name: value.numpy() for name, value in expected.items()}
+
+
+class Limits(NamedTuple):
+    """Where detections end: ``score_thr``, NMS's ``iou_threshold`` and ``max_per_img``."""
+
+    score: float
+    iou: float
+    count: int
+
+
+def compare_detections(
+    expected: Arrays, found: Arrays, longer_side: int, limits: Limits, tolerance: float = TOLERANCE
+) -> float:
+    """The largest difference of two sets of detections of one image.
+
+    Each detection is paired with the most similar one of its class in the other set. One that has
+    none within the tolerance counts with its score, but for those that rounding can turn: a score
+    at the threshold or at the last place, or an overlap at the threshold of the NMS.
+
+    Args:
+        expected, found: ``boxes`` (n, 4) as x1, y1, x2, y2, ``scores`` (n,), ``labels`` (n,) and
+            perhaps ``masks`` (n, h, w).
+        longer_side: of the image, in pixels; boxes differ in parts of it.
+        limits: of the detector.
+        tolerance: see above.
+    """
+    parts = [
+        np.abs(expected['boxes'][:, None] - found['boxes'][None]).max(2) / longer_side,
+        np.abs(expected['scores'][:, None] - found['scores'][None]),
+        np.where(expected['labels'][:, None] == found['labels'][None], 0.0, np.inf),
+    ]
+    # NaN is the largest deviation.
+    distances = np.nan_to_num(np.max(parts, 0), nan=np.inf)
+    taken: dict[int, int] = {}
+    deviations = [0.0]
+    alone = []
+    for i, row in enumerate(distances):
+        free = [j for j in range(len(row)) if j not in taken]
+        j = min(free, key=row.__getitem__, default=None)
+        if j is None or not row[j] <= tolerance:
+            alone.append(i)
+            continue
+        taken[j] = i
+        deviations.append(row[j])
+        if 'masks' in expected:
+            deviations.append(np.abs(expected['masks'][i] - found['masks'][j]).max())
+    spare = [j for j in range(len(found['boxes'])) if j not in taken]
+    for ours, mine, theirs in ((expected, alone, found), (found, spare, expected)):
+        for i in mine:
+            if not _undecided(ours, i, theirs, limits, tolerance):
+                deviations.append(ours['scores'][i])
+    return float(np.max(deviations))
+
+
+def _undecided(ours: Arrays, i: int, theirs: Arrays, limits: Limits, tolerance: float) -> bool:
+    """Whether rounding may decide that the other set lacks this detection."""
+    score = ours['scores'][i]
+    if score <= limits.score + tolerance:
+        return True
+    if len(theirs['scores']) >= limits.count and score <= theirs['scores'].min() + tolerance:
+        return True
+    rivals = theirs['boxes'][theirs['labels'] == ours['labels'][i]]
+    return bool((np.abs(_iou(ours['boxes'][i], rivals) - limits.iou) <= tolerance).any())
+
+
+def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    corners = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    common = (corners[1] - corners[0]).clip(0).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    return common / np.maximum(areas - common, 1e-12)

@@ -1,0 +1,81 @@
+"""What those who write ONNX files and those who run them share."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightvit_mm.errors import UserError
+
+INPUT = 'image'
+# Where a file keeps, as JSON, what the graph does not say: its task and the names of its classes.
+METADATA = 'lightvit_mm'
+# A graph has no branches. Where 32 divides both sides, no family but those with open_size = False
+# ever pads, so that the way of the example is right for every such size.
+DYNAMIC_MULTIPLE = 32
+NEEDED = ('onnx', 'onnxscript', 'onnxruntime')
+
+Size = tuple[int, int]
+
+
+def require_packages(names: Sequence[str] = NEEDED) -> None:
+    """Check that what the export needs is installed.
+
+    Raises:
+        UserError: something is not.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f'{", ".join(missing)} not installed, which the export needs: '
+            f'pip install {" ".join(missing)}  (or pip install -e ".[onnx]" in the checkout)'
+        )
+
+
+def open_session(file: Path) -> Any:
+    """An onnxruntime session on the CPU, with the threads that PyTorch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
+
+
+def fit_image(image: np.ndarray, size: Size, padding: np.ndarray) -> tuple[np.ndarray, Size]:
+    """Lay an image in the upper left corner of the input of a graph.
+
+    Args:
+        image: (height, width, 3), as OpenCV reads it; shrunk if it is larger than ``size``.
+        size: height and width of the input.
+        padding: the colour of the rest, (3,).
+
+    Returns:
+        The input (1, 3, *size) float32, and the height and width that the image has in it.
+    """
+    import mmcv
+
+    height, width = image.shape[:2]
+    ratio = min(1.0, size[0] / height, size[1] / width)
+    if ratio < 1:
+        height, width = min(size[0], round(height * ratio)), min(size[1], round(width * ratio))
+        image = mmcv.imresize(image, (width, height))
+    inputs = np.empty((1, 3, *size), 'float32')
+    inputs[:] = padding.reshape(1, 3, 1, 1)
+    inputs[0, :, :height, :width] = image.transpose(2, 0, 1)
+    return inputs, (height, width)
+
+
+def padding_of(settings: dict[str, Any]) -> np.ndarray:
+    """The colour (3,) that a ``data_preprocessor`` makes zero, in the order of OpenCV.
+
+    OpenMMLab pads with zeros behind the normalisation.
+    """
+    mean = np.array(settings.get('mean') or [0.0] * 3, 'float32')
+    swapped = settings.get('bgr_to_rgb') or settings.get('rgb_to_bgr')
+    return mean[::-1] if swapped else mean

@@ -1,0 +1,168 @@
+"""Convolutions and linear layers that run on packed weights in the deploy form.
+
+oneDNN multiplies fastest with weights in an order of its own. torch orders them anew in every call
+of a convolution, and gives linear layers (and 1x1 convolutions on one thread) to another library,
+which is half as fast on some machines. In the deploy form the weights don't change, so they are
+ordered once, at the first call without gradients, and kept beside the plain ones (twice the memory
+of the weights). The activation behind is then applied on the way out. Everywhere else these are
+torch's own layers: with gradients, on other devices, while compiling, tracing and exporting, and
+where torch has no oneDNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ['Activation', 'Conv2d', 'Linear', 'activate']
+
+# What torch.compile uses on CPUs. Not public: a torch without them does without packing.
+OPERATORS = ('_convolution_pointwise', '_reorder_convolution_weight')
+DTYPES = (torch.float32, torch.bfloat16)
+
+Activation = Literal['relu', 'gelu', 'silu'] | None
+# In place where the gradient of what comes before does not need its result.
+PLAIN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    'relu': partial(F.relu, inplace=True),
+    'gelu': F.gelu,
+    'silu': F.silu,
+}
+# As the operator names them, with its two further arguments.
+FUSED: dict[Activation, tuple[str, list[float], str]] = {
+    None: ('none', [], ''),
+    'relu': ('relu', [], ''),
+    'gelu': ('gelu', [], 'none'),
+    'silu': ('swish', [], ''),
+}
+
+
+def activate(x: torch.Tensor, act: Activation) -> torch.Tensor:
+    """Apply an activation to what a layer or a norm has just made; ``x`` may be overwritten."""
+    return PLAIN[act](x) if act else x
+
+
+def packing_available() -> bool:
+    """Whether this torch can pack weights on CPUs."""
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name) for name in OPERATORS
+    )
+
+
+class _Packing(nn.Module):
+    """Keeps one packed copy of the weights, while neither they nor the data type change."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.packs = False
+        self._packed: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._packed_from: tuple[Any, ...] = ()
+
+    def fold(self) -> None:
+        """From here on pack the weights where it is possible."""
+        self.packs = packing_available()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the packed copy out of copies and files: it can neither be copied nor saved."""
+        return {**self.__dict__, '_packed': None, '_packed_from': ()}
+
+    def _dtype_to_pack(self, x: torch.Tensor) -> torch.dtype | None:
+        """What to compute in on packed weights; None if plain ones have to do."""
+        # In short steps: a small network calls this a hundred times in twenty milliseconds.
+        weight = self._parameters['weight']
+        assert weight is not None
+        if (
+            not self.packs
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or not (x.is_cpu and weight.is_cpu)
+            or not x.numel()  # nothing is what the operator cannot convolve
+            or weight.is_inference()  # which has no version to tell a change by
+            or not torch._C._get_mkldnn_enabled()
+        ):
+            return None
+        if torch.is_autocast_enabled('cpu'):
+            dtype = torch.get_autocast_dtype('cpu')
+        else:
+            dtype = x.dtype
+            if dtype != weight.dtype:
+                return None
+        return dtype if dtype in DTYPES else None
+
+    def _convolve(
+        self, x: torch.Tensor, act: Activation, geometry: tuple[Any, ...]
+    ) -> torch.Tensor:
+        """Convolve (N, C, H, W) and activate; ``x`` has the data type to compute in."""
+        weight, bias = self._parameters['weight'], self._parameters['bias']
+        assert weight is not None
+        state: tuple[Any, ...] = (x.dtype, weight.data_ptr(), weight._version)
+        if bias is not None:
+            state = (*state, bias.data_ptr(), bias._version)
+        if self._packed is None or self._packed_from[0] != state:
+            kernel = weight.detach().to(x.dtype)
+            # A linear layer is a convolution with a kernel of one pixel.
+            kernel = kernel if kernel.dim() == 4 else kernel[:, :, None, None]
+            self._packed = (
+                torch.ops.mkldnn._reorder_convolution_weight(kernel, *geometry, x.shape),
+                bias.detach().to(x.dtype) if bias is not None else None,
+            )
+            # The plain ones are kept so that nothing else can come to lie at their address.
+            plain = [tensor.detach() for tensor in (weight, bias) if tensor is not None]
+            self._packed_from = (state, *plain)
+        return torch.ops.mkldnn._convolution_pointwise.default(
+            x, *self._packed, *geometry, *FUSED[act]
+        )
+
+
+class Conv2d(_Packing, nn.Conv2d):
+    """torch's convolution, and an activation: (N, C, H, W) to (N, C', H', W')."""
+
+    def forward(self, x: torch.Tensor, act: Activation = None) -> torch.Tensor:
+        """Convolve and activate."""
+        dtype = self._dtype_to_pack(x)
+        if dtype is None:
+            return activate(super().forward(x), act)
+        x = x if x.dtype == dtype else x.to(dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self._convolve(x, act, (self.padding, self.stride, self.dilation, self.groups))
+
+
+class Linear(_Packing, nn.Linear):
+    """torch's linear layer, and an activation: (..., C) to (..., C')."""
+
+    geometry = ((0, 0), (1, 1), (1, 1), 1)
+
+    def forward(self, x: torch.Tensor, act: Activation = None) -> torch.Tensor:
+        """Multiply, shift and activate."""
+        dtype = self._dtype_to_pack(x)
+        if dtype is None and not _convolution_is_faster(x, self.weight):
+            return activate(super().forward(x), act)
+        # On a column of pixels: the operator for packed linear layers is no faster, and slower with
+        # an activation.
+        pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+        if dtype is None:
+            out = activate(F.conv2d(pixels, self.weight[:, :, None, None], self.bias), act)
+        else:
+            out = self._convolve(pixels.to(dtype), act, self.geometry)
+        return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
+def _convolution_is_faster(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether torch gives a 1x1 convolution, but not a linear layer, to oneDNN: in training."""
+    return (
+        x.is_cpu
+        and weight.is_cpu
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > 0
+        and torch.get_num_threads() > 1
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch.is_autocast_enabled('cpu')
+        and torch.backends.mkldnn.is_available()
+        and torch._C._get_mkldnn_enabled()
+    )

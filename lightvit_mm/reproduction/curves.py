@@ -1,0 +1,60 @@
+"""Pictures of our loss and metrics over the published ones."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+from lightvit_mm.reproduction.history import History
+from lightvit_mm.reproduction.published import Row
+from lightvit_mm.reproduction.record import replace_file
+
+# Below that part of the published training, a linear axis would show ours as a point.
+SHORT = 0.2
+
+
+def draw(row: Row, history: History, batch: int, file: Path) -> None:
+    """Draw them against the number of images seen, which does not depend on the batch.
+
+    Args:
+        row: what was published.
+        history: our training.
+        batch: images in one of our iterations.
+        file: a PNG.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
+
+    published = row.iterations * row.recipe.batch
+    figure = Figure(figsize=(12, 4.5), layout='constrained')
+    losses, metrics = figure.subplots(1, 2)
+    losses.plot(*_points(history.loss, batch), label='ours')
+    if 'loss' in row.curves:
+        losses.plot(*_points(row.curves['loss'], row.recipe.batch), 'k--', label='published')
+    losses.set(ylabel='loss', xscale='log', yscale='log')
+    losses.yaxis.set_major_formatter(ScalarFormatter())
+    losses.yaxis.set_minor_formatter(ScalarFormatter())
+    for number, (metric, value) in enumerate(row.published.items()):
+        colour = f'C{number}'
+        if metric in history.metrics:
+            points = _points(history.metrics[metric], batch)
+            metrics.plot(*points, f'{colour}o-', label=f'{metric}, ours')
+        if metric in row.curves:
+            points = _points(row.curves[metric], row.recipe.batch)
+            metrics.plot(*points, f'{colour}--', label=f'{metric}, published')
+        metrics.plot(published, value, f'{colour}*', ms=12, label=f'{metric}, published result')
+    short = history.iterations * batch < SHORT * published
+    metrics.set(ylabel='percent', xscale='log' if short else 'linear')
+    for axes in (losses, metrics):
+        axes.set(xlabel='images seen')
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle(row.config)
+    picture = BytesIO()
+    figure.savefig(picture, format='png', dpi=100)
+    replace_file(file, picture.getvalue())
+
+
+def _points(values: dict[int, float], batch: int) -> tuple[list[int], list[float]]:
+    iterations = sorted(values)
+    return [i * batch for i in iterations], [values[i] for i in iterations]

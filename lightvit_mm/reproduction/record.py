@@ -1,0 +1,104 @@
+"""What has been done about a published row, kept in the folder of its runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+from mmengine.runner import find_latest_checkpoint
+
+from lightvit_mm.reproduction.published import Row
+
+FILE = 'reproduction.json'
+TRAINED, RELEASED = 'trained here', 'released'
+# The option that gives a row weights to start from.
+INIT = 'model.backbone.init_cfg'
+
+
+@dataclass
+class Run:
+    """One start of a training or evaluation.
+
+    Attributes:
+        started: local date and time.
+        processes: their number.
+        cfg_options: what was changed in the config, ``KEY=VALUE``.
+        command: the words of the command line.
+        resumed: name of the checkpoint from which it went on.
+    """
+
+    started: str
+    processes: int
+    cfg_options: list[str]
+    command: list[str]
+    resumed: str | None = None
+
+
+@dataclass
+class Record:
+    """The runs of a row, and what came out.
+
+    Attributes:
+        runs: in the order of their starts; those after the first resume it.
+        metrics: name to value in percent, once the row is finished.
+        problem: why there are none, where that is known.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def is_changed(row: Row, record: Record) -> bool:
+    """Whether a run changed the config by more than the weights that nobody released."""
+    return any(
+        row.init is not None or not option.startswith(f'{INIT}.')
+        for run in record.runs
+        for option in run.cfg_options
+    )
+
+
+def row_folder(row: Row, folder: Path, weights: str) -> Path:
+    """Where the runs of a row are; ``weights`` is `TRAINED` or `RELEASED`."""
+    return folder / (row.config if weights == TRAINED else f'{row.config}_released')
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint of a training in ``folder``, None before the first."""
+    # mmengine's function prints a line where there is none.
+    known = (folder / 'last_checkpoint').is_file()
+    return find_latest_checkpoint(str(folder)) if known else None
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a row's folder, an empty one if there is none."""
+    file = folder / FILE
+    if not file.is_file():
+        return Record()
+    content = json.loads(file.read_text())
+    return Record(**{**content, 'runs': [Run(**run) for run in content['runs']]})
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Keep a record in a row's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / FILE, json.dumps(asdict(record), indent=1).encode())
+
+
+def recorded(rows: Sequence[Row], folder: Path) -> Iterator[tuple[Row, str, Record]]:
+    """Every row with a record under ``folder``, whose weights it has, and the record."""
+    for row in rows:
+        for weights in (TRAINED, RELEASED):
+            place = row_folder(row, folder, weights)
+            if (place / FILE).is_file():
+                yield row, weights, read_record(place)
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Write a file that others may read or write: they see all of it, or what was there."""
+    new = file.with_name(f'.{file.name}.{uuid4().hex}')
+    new.write_bytes(content)
+    new.replace(file)

@@ -1,0 +1,174 @@
+"""Whole benchmarks at a tiny size, and what is reported of them."""
+
+import json
+
+import pytest
+from conftest import REPOSITORY, VARIANTS, run_tool
+
+from lightvit_mm.backbones import EdgeViT, RepViT, ShuffleT2TViT
+from lightvit_mm.benchmark import run
+from lightvit_mm.benchmark.limits import Ceilings, Floors
+from lightvit_mm.benchmark.report import as_table, exponent, mean_ratios, plot, write_json
+from lightvit_mm.benchmark.run import Result, Row, Settings, benchmark
+from lightvit_mm.benchmark.subjects import Subject, find_subjects, variants
+from lightvit_mm.benchmark.timing import Timing
+from lightvit_mm.engine.complexity import count_macs, count_parameters
+from lightvit_mm.errors import UserError
+
+QUICK = {'rounds': 1, 'min_seconds': 0.0}
+MACHINE = Ceilings(gflops=100.0, product='8x8x8', copy_gb=10.0)
+
+
+@pytest.fixture
+def known_machine(monkeypatch):
+    monkeypatch.setattr(run, 'measure_ceilings', lambda *_: MACHINE)
+
+
+def small_repvit():
+    return Subject('small', lambda: RepViT(arch='m0_6', out_indices=(0, 1)))
+
+
+def test_every_variant_has_a_name():
+    names = variants()
+    assert len(names) == len(VARIANTS)
+    model = names['shuffle_t2t_vit_7'].build()
+    assert isinstance(model, ShuffleT2TViT)
+    assert model.arch_name == '7'
+
+
+def test_names_patterns_and_configs():
+    config = str(REPOSITORY / 'configs/retinanet_edgevit_xxs_shapes.py')
+    found = find_subjects(['repvit_m1_*', 'repvit_m1_1', config])
+    assert [each.name for each in found] == [
+        'repvit_m1_0', 'repvit_m1_1', 'repvit_m1_5', 'retinanet_edgevit_xxs_shapes'
+    ]  # fmt: skip
+    assert isinstance(found[-1].build(), EdgeViT)
+
+
+def test_unknown_names():
+    with pytest.raises(UserError, match=r'repvit_m9 is neither .* edgevit_xxs, '):
+        find_subjects(['repvit_m9'])
+
+
+def test_settings_that_do_not_go_together():
+    with pytest.raises(UserError, match='--onnxruntime'):
+        Settings(onnxruntime=True, train=True)
+
+
+def test_inference(known_machine):
+    result = benchmark(small_repvit(), (64, 96), Settings(dtypes=('fp32', 'bf16'), **QUICK))
+    assert result.shape == (1, 3, 64, 96)
+    assert result.baseline == 'lightvit_mm fp32'
+    model = RepViT(arch='m0_6', out_indices=(0, 1)).eval().switch_to_deploy()
+    row, half = result.rows
+    assert (row.form, half.form) == ('lightvit_mm fp32', 'lightvit_mm bf16')
+    assert row.macs == half.macs == count_macs(model, 64, 96)
+    assert row.parameters == count_parameters(model)
+    assert row.floors.compute == pytest.approx(2e-9 * row.macs / 100)
+    assert half.floors.memory == pytest.approx(row.floors.memory / 2)
+    assert row.peak_bytes > half.peak_bytes > 0
+    assert row.timing.ratio == 1
+    assert half.timing.ratio == pytest.approx(row.timing.median / half.timing.median)
+    assert row.gflops == pytest.approx(2e-9 * row.macs / row.timing.median)
+
+
+def test_training(known_machine):
+    result = benchmark(small_repvit(), (64, 64), Settings(train=True, batch=2, **QUICK))
+    model = RepViT(arch='m0_6', out_indices=(0, 1))
+    (row,) = result.rows
+    assert row.macs == 3 * 2 * count_macs(model, 64, 64)
+    assert row.parameters == count_parameters(model)
+    # The gradients at the least.
+    assert row.peak_bytes > 4 * row.parameters
+
+
+def test_against_timm(known_machine):
+    from timm_reference import import_timm
+
+    import_timm()
+    settings = Settings(timm=True, **QUICK)
+    result = benchmark(variants()['efficientvit_m0'], (112, 112), settings)
+    names = [row.form for row in result.rows]
+    assert names == ['lightvit_mm fp32', 'timm fp32', 'timm fp32 channels_last']
+    theirs = {row.form: row.timing.median for row in result.rows[1:]}
+    assert result.baseline == min(theirs, key=theirs.get)
+    assert result.note == ''
+    without = benchmark(variants()['edgevit_xxs'], (32, 32), settings)
+    assert without.note == 'timm has no edgevit_xxs'
+    assert without.baseline == 'lightvit_mm fp32'
+
+
+def made_up(name, side, seconds, baseline='timm fp32', ratio=2.0):
+    def row(form, source, median, ratio):
+        timing = Timing(form, 3, median, (0.9 * median, 1.1 * median), ratio, (ratio, ratio))
+        floors = Floors(compute=median / 4, memory=median / 2)
+        return Row(form, source, 'fp32', '', None, timing, 10**6, 10**6, 10**9, floors)
+
+    rows = [row('lightvit_mm fp32', 'lightvit_mm', seconds, ratio)]
+    if baseline.startswith('timm'):
+        rows.append(row(baseline, 'timm', ratio * seconds, 1.0))
+    shape = (1, 3, side, side)
+    return Result(name, shape, False, baseline, {'fp32': MACHINE}, rows, [], '')
+
+
+def test_shares_of_the_limits():
+    row = made_up('a', 256, 0.1).rows[0]
+    assert row.gflops == pytest.approx(20)
+    assert row.of_peak == pytest.approx(0.25)
+    assert row.of_floor == pytest.approx(0.5)
+
+
+def test_geometric_mean():
+    results = [
+        made_up('a', 256, 0.1, ratio=1.0),
+        made_up('b', 256, 0.1, ratio=4.0),
+        made_up('c', 256, 0.1, 'lightvit_mm fp32', ratio=1.0),
+    ]
+    assert mean_ratios(results) == {'lightvit_mm fp32': (pytest.approx(2.0), 2)}
+
+
+def test_json(tmp_path):
+    file = tmp_path / 'new' / 'out.json'
+    write_json(str(file), [made_up('a', 256, 0.1)], 'cpu', 'python tools/benchmark.py a')
+    content = json.loads(file.read_text())
+    assert content['command'] == 'python tools/benchmark.py a'
+    assert content['machine']['threads'] >= 1
+    (result,) = content['results']
+    assert result['shape'] == [1, 3, 256, 256]
+    assert result['ceilings']['fp32']['gflops'] == 100
+    row = result['rows'][0]
+    assert row['timing']['median'] == 0.1
+    assert row['timing']['ratio'] == 2
+    assert (row['peak_bytes'], row['parameters'], row['macs']) == (10**6, 10**6, 10**9)
+    assert (row['gflops'], row['of_peak'], row['of_floor']) == (20, 0.25, 0.5)
+
+
+def test_table():
+    table = as_table(made_up('a', 256, 0.1))
+    assert table.title == 'a, inference, input 1x3x256x256'
+    assert list(table.columns[0].cells) == ['lightvit_mm fp32', 'timm fp32 *']
+    assert list(table.columns[1].cells) == ['100.00', '200.00']
+
+
+def test_exponent_and_chart(tmp_path):
+    assert exponent([256, 512, 1024], [1.0, 4.0, 16.0]) == pytest.approx(2)
+    results = [made_up('a', side, 1e-6 * side**2.5) for side in (256, 512, 1024)]
+    results += [made_up('b', side, 1e-6 * side**2, 'lightvit_mm fp32') for side in (256, 512)]
+    file = tmp_path / 'chart.png'
+    powers = plot(str(file), results, 'made up')
+    assert powers == pytest.approx({'a': 2.5, 'timm a': 2.5, 'b': 2.0})
+    assert file.read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_tool(tmp_path):
+    done = run_tool(
+        'tools/benchmark.py', 'repvit_m0_6', '--sizes', '32', '64x32', '--rounds', '1',
+        '--seconds', '0', '--threads', '1', '--json', tmp_path / 'out.json',
+        '--plot', tmp_path / 'out.png',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert '[2/2] measuring repvit_m0_6, 64x32' in done.stdout
+    assert f'2 tables; wrote {tmp_path}/out.json, {tmp_path}/out.png' in done.stdout
+    content = json.loads((tmp_path / 'out.json').read_text())
+    assert [result['shape'] for result in content['results']] == [[1, 3, 32, 32], [1, 3, 64, 32]]
+    assert content['machine']['threads'] == 1

@@ -1,0 +1,118 @@
+"""Measure the speed of backbones: python tools/benchmark.py repvit_m1_1 --against timm"""
+
+import argparse
+import itertools
+import re
+import shlex
+import sys
+
+import torch
+from rich.console import Console
+
+from lightvit_mm.benchmark.limits import DTYPES
+from lightvit_mm.benchmark.report import as_table, mean_ratios, operator_table, plot, write_json
+from lightvit_mm.benchmark.run import Settings, benchmark
+from lightvit_mm.benchmark.subjects import find_subjects
+from lightvit_mm.errors import user_errors
+
+SIZES = [(512, 512), (800, 1344)]
+PLOT_SIZES = [(side, side) for side in (256, 384, 512, 768, 1024, 1536, 2048)]
+
+
+def size(text: str) -> tuple[int, int]:
+    """512 or 800x1344."""
+    match = re.fullmatch(r'([1-9]\d*)(?:x([1-9]\d*))?', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f'{text} is neither a side (512) nor HxW (800x1344)')
+    return int(match[1]), int(match[2] or match[1])
+
+
+def main() -> None:
+    """Parse the command line, measure, and say what was written."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'backbones',
+        nargs='+',
+        metavar='BACKBONE|CONFIG',
+        help="a variant (repvit_m1_1), a pattern of them ('repvit_*') or a config file",
+    )
+    parser.add_argument(
+        '--against', choices=['timm'], help="timm's model of that name, as baseline"
+    )
+    parser.add_argument(
+        '--sizes', nargs='+', type=size, metavar='HxW',
+        help='(512 800x1344; with --plot squares from 256 to 2048)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--dtype', nargs='+', choices=list(DTYPES), default=['fp32'], help='16 bits by autocast'
+    )
+    parser.add_argument('--compile', action='store_true', help='also through torch.compile')
+    parser.add_argument('--onnxruntime', action='store_true', help='also in onnxruntime')
+    parser.add_argument(
+        '--train', action='store_true', help='forward and backward instead of inference'
+    )
+    parser.add_argument('--batch', type=int, help='images a step (1; with --train 2)')
+    parser.add_argument('--threads', type=int, help="of the CPU (torch's choice)")
+    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 (cpu)')
+    parser.add_argument('--rounds', type=int, default=10, help='at least so many (10)')
+    parser.add_argument(
+        '--seconds', type=float, default=5.0, help='of timed calls a table, at least (5)'
+    )
+    parser.add_argument(
+        '--profile', action='store_true', help='also list the operators of our first form'
+    )
+    parser.add_argument('--json', metavar='OUT', help='write everything that was measured')
+    parser.add_argument('--plot', metavar='PNG', help='draw latency over input size')
+    args = parser.parse_args()
+    sizes = args.sizes or (PLOT_SIZES if args.plot else SIZES)
+    if args.plot and len(sizes) < 2:
+        parser.error('--plot needs two or more --sizes')
+    for name in ('batch', 'threads', 'rounds'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f'--{name} must be positive')
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    command = f'python {shlex.join(sys.argv)}'
+    with user_errors():
+        subjects = find_subjects(args.backbones)
+        settings = Settings(
+            dtypes=tuple(args.dtype),
+            timm=args.against == 'timm',
+            compile=args.compile,
+            onnxruntime=args.onnxruntime,
+            train=args.train,
+            batch=args.batch or (2 if args.train else 1),
+            device=args.device,
+            rounds=args.rounds,
+            min_seconds=args.seconds,
+            profile=args.profile,
+        )
+        if torch.device(args.device).type == 'cpu':
+            print(f'{torch.get_num_threads()} threads')
+        console = Console()
+        if not console.is_terminal:
+            console.width = 160
+        results = []
+        todo = list(itertools.product(subjects, sizes))
+        for number, (subject, (height, width)) in enumerate(todo, 1):
+            # One line and no moving bar, which would take part in what is measured.
+            print(f'[{number}/{len(todo)}] measuring {subject.name}, {height}x{width}', flush=True)
+            results.append(benchmark(subject, (height, width), settings))
+            console.print(as_table(results[-1]))
+            if args.profile:
+                console.print(operator_table(results[-1].operators))
+            if args.json:
+                write_json(args.json, results, args.device, command)
+        for form, (ratio, count) in mean_ratios(results).items():
+            print(f'{form}: geometric mean of {count} ratios to timm {ratio:.2f}')
+        if args.plot:
+            step = 'training step' if args.train else 'inference'
+            title = f'{step}, batch {settings.batch}, {" ".join(args.dtype[:1])}, {args.device}'
+            for label, power in plot(args.plot, results, title).items():
+                print(f'{label}: latency grows with side^{power:.2f}')
+        made = [file for file in (args.json, args.plot) if file]
+        print(f'{len(results)} tables{"; wrote " if made else ""}{", ".join(made)}')
+
+
+if __name__ == '__main__':
+    main()
