@@ -18,6 +18,9 @@ from torch.utils.data import Dataset
 
 import lightvit_mm  # noqa: F401
 
+# How long torch waits for each worker of a data loader that was left in the middle.
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.2
+
 
 @DATASETS.register_module()
 class ToyData(Dataset):
@@ -158,6 +161,4 @@ def run_toy(config: Config, kill_after: int | None = None) -> tuple[Runner, list
     runner.register_hook(notes, 'LOWEST')
     with suppress(Killed):
         runner.train()
-    # Part of a cycle, the workers of an endless iterator would be collected five seconds each.
-    vars(runner.train_loop).pop('dataloader_iterator', None)
     return runner, notes.losses

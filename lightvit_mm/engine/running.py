@@ -17,10 +17,9 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from rich.console import Console
 
-from lightvit_mm.checkpoints import read_checkpoint
 from lightvit_mm.data.layout import check_data, retarget_data
 from lightvit_mm.deploy.onnx_model import is_onnx, use_onnx
 from lightvit_mm.engine.amp import use_amp
@@ -214,7 +213,7 @@ def _go_on_from(config: Config, resume: str) -> None:
     # mmengine takes over the seed of the checkpoint only after the data loader has begun to shuffle
     # by another one.
     if config.get('randomness', {}).get('seed') is None:
-        seed = read_checkpoint(resume).get('meta', {}).get('seed')
+        seed = CheckpointLoader.load_checkpoint(resume, 'cpu').get('meta', {}).get('seed')
         config.randomness = {**config.get('randomness', {}), 'seed': seed}
 
 
