@@ -18,9 +18,9 @@ def attend(
     """``F.scaled_dot_product_attention``, (B, heads, tokens, C) each and the same shape out.
 
     torch's kernel for CPUs leaves its products to the BLAS, which on some machines is half as fast
-    as oneDNN. For many tokens, without gradients, the products go to oneDNN instead,
-    some queries at a time, so that the matrix of all scores never exists (in bfloat16 its elements are rounded, as
-    autocast would round them).
+    as oneDNN. For many tokens, without gradients, the products go to oneDNN instead, some queries
+    at a time, so that the matrix of all scores never exists. In bfloat16 scores are rounded, as
+    autocast rounds any product.
 
     Args:
         query, key, value: of equal shapes, but that queries may be fewer.
