@@ -110,7 +110,7 @@ class Limits(NamedTuple):
 
     score: float
     iou: float
-    count: int
+    places: int
 
 
 def compare_detections(
@@ -162,7 +162,7 @@ def _undecided(ours: Arrays, i: int, theirs: Arrays, limits: Limits, tolerance: 
     score = ours['scores'][i]
     if score <= limits.score + tolerance:
         return True
-    if len(theirs['scores']) >= limits.count and score <= theirs['scores'].min() + tolerance:
+    if len(theirs['scores']) >= limits.places and score <= theirs['scores'].min() + tolerance:
         return True
     rivals = theirs['boxes'][theirs['labels'] == ours['labels'][i]]
     return bool((np.abs(_iou(ours['boxes'][i], rivals) - limits.iou) <= tolerance).any())

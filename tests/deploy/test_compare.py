@@ -7,7 +7,7 @@ from torch import nn
 from lightvit_mm.deploy.compare import CompareMaps, Limits, compare_detections
 from lightvit_mm.errors import UserError
 
-LIMITS = Limits(score=0.05, iou=0.5, count=100)
+LIMITS = Limits(score=0.05, iou=0.5, places=100)
 
 
 def detections(*rows):
@@ -64,7 +64,7 @@ def test_what_rounding_may_turn():
     barely = (20, 20, 40, 40, 0.0504, 0)
     assert compare([A, barely], [A]) == 0
     # The last place of two.
-    limits = LIMITS._replace(count=2)
+    limits = LIMITS._replace(places=2)
     rival = (20, 20, 40, 40, 0.8004, 0)
     assert compare([A, B], [A, rival], limits) == 0
     assert compare([A, B], [A, rival]) > 0.5

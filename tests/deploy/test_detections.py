@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import REPOSITORY, predict, random_detector
+from conftest import REPOSITORY, SMALL_MASK_RCNN, predict, random_detector
 
 pytest.importorskip('mmdet')
 
@@ -13,11 +13,6 @@ from lightvit_mm.errors import UserError
 
 RETINANET = 'retinanet_edgevit_xxs_shapes.py'
 MASK_RCNN = 'mask_rcnn_edgevit_xxs_coco.py'
-SMALL = {
-    'model.test_cfg.rpn.max_per_img': 100,
-    'model.roi_head.bbox_head.num_classes': 3,
-    'model.roi_head.mask_head.num_classes': 3,
-}
 
 
 def config_of(name, options=None):
@@ -31,8 +26,8 @@ def config_of(name, options=None):
         # Fewer candidates than there are places, all of which count.
         (RETINANET, {'model.test_cfg.nms_pre': 50, 'model.test_cfg.score_thr': 0.5}),
         (RETINANET, {'model.test_cfg.nms.class_agnostic': True}),
-        (MASK_RCNN, SMALL),
-        (MASK_RCNN, {**SMALL, 'model.roi_head.bbox_head.reg_class_agnostic': True}),
+        (MASK_RCNN, SMALL_MASK_RCNN),
+        (MASK_RCNN, {**SMALL_MASK_RCNN, 'model.roi_head.bbox_head.reg_class_agnostic': True}),
         ('ssdlite_mobilevit_xxs_coco.py', {}),
     ],
     ids=['retinanet', 'few', 'agnostic', 'mask_rcnn', 'one_box', 'ssdlite'],
@@ -60,7 +55,7 @@ def test_detects_what_mmdet_detects(name, options):
 
 
 def test_nothing_detected_is_empty():
-    model = random_detector(config_of(MASK_RCNN, SMALL))
+    model = random_detector(config_of(MASK_RCNN, SMALL_MASK_RCNN))
     model.roi_head.test_cfg.score_thr = 1.0
     with torch.no_grad():
         boxes, scores, labels, masks = detections_of(model)(torch.randn(1, 3, 64, 64))

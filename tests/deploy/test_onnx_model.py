@@ -10,7 +10,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, random_detector
+from conftest import REPOSITORY, SMALL_MASK_RCNN, random_detector
 from mmengine.fileio import load
 from torch import nn
 
@@ -131,29 +131,24 @@ def test_eight_bits(retinanet):
 
 
 def test_mask_rcnn(images, tmp_path):
-    few = {
-        'model.test_cfg.rpn.max_per_img': 100,
-        'model.roi_head.bbox_head.num_classes': 4,
-        'model.roi_head.mask_head.num_classes': 4,
-        'test_dataloader.dataset.pipeline.1.scale': (128, 128),
-    }
-    checkpoint = save(random_detector(load_config(MASK_RCNN, few)), tmp_path / 'epoch_1.pth')
+    options = {**SMALL_MASK_RCNN, 'test_dataloader.dataset.pipeline.1.scale': (128, 128)}
+    checkpoint = save(random_detector(load_config(MASK_RCNN, options)), tmp_path / 'epoch_1.pth')
     out = tmp_path / 'model.onnx'
     made = export_onnx(
-        load_config(MASK_RCNN, few), checkpoint, str(out), (128, 128), images=images[:1]
+        load_config(MASK_RCNN, options), checkpoint, str(out), (128, 128), images=images[:1]
     )
     assert made.outputs == ['boxes', 'scores', 'labels', 'masks']
     assert [compared.detections > 20 for compared in made.checked] == [True, True]
     entries = []
     for weights in (checkpoint, str(out)):
-        done = predict(load_config(MASK_RCNN, few), weights, images[0], str(tmp_path / 'out'))
+        done = predict(load_config(MASK_RCNN, options), weights, images[0], str(tmp_path / 'out'))
         entries += json.loads(done.json_file.read_text())['images']
     assert compare_detections(arrays(entries[0]), arrays(entries[1]), 128, LIMITS) < 1e-4
     assert [d['mask'] for d in entries[0]['detections']] == [
         d['mask'] for d in entries[1]['detections']
     ]
     # An empty image, and with it no region for the mask head.
-    session = load_onnx(load_config(MASK_RCNN, few), str(out)).session
+    session = load_onnx(load_config(MASK_RCNN, options), str(out)).session
     blank = session.run(None, {'image': np.full((1, 3, 128, 128), 1e9, 'float32')})
     assert len({len(value) for value in blank}) == 1
 
