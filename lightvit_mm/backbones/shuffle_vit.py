@@ -20,6 +20,7 @@ from torch import nn
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.backbones.tokens_to_token import TokensToToken
 from lightvit_mm.checkpoints.shuffle_vit import deit_layouts, t2t_vit_layouts
+from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import (
     ChannelShuffle,
     GlobalAttention,
@@ -103,7 +104,7 @@ class ShuffleViT(PyramidBackbone):
             init_cfg,
         )
         if levels_from not in ('depths', 'last'):
-            raise ValueError(f"levels_from={levels_from!r}; choose 'depths' or 'last'")
+            raise ConfigError(f"levels_from={levels_from!r}; choose 'depths' or 'last'")
         self.shuffle = shuffle
         self.levels_from = levels_from
         if levels_from == 'last':

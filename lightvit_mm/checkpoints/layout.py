@@ -33,6 +33,7 @@ WRAPPER_PREFIXES = (
 )
 # Under which a training script keeps the weights in its file, in order of preference.
 WRAPPER_KEYS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')
+MOST_WRAPPERS = 4
 
 
 class WeightsError(UserError):
@@ -124,11 +125,17 @@ class Match:
 
 
 def unwrap(weights: Mapping) -> Mapping:
-    """The mapping of names to tensors inside what a training script saved."""
-    for key in WRAPPER_KEYS:
-        if isinstance(weights.get(key), Mapping):
-            return unwrap(weights[key])
-    return weights
+    """The mapping of names to tensors inside what a training script saved.
+
+    Raises:
+        WeightsError: it is wrapped deeper than any script does it; a file can contain itself.
+    """
+    for _ in range(MOST_WRAPPERS):
+        inner = [weights[key] for key in WRAPPER_KEYS if isinstance(weights.get(key), Mapping)]
+        if not inner:
+            return weights
+        weights = inner[0]
+    raise WeightsError(f'the weights are wrapped in more than {MOST_WRAPPERS} dicts')
 
 
 def find_match(

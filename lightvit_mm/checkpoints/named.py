@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from lightvit_mm.checkpoints.download import CheckpointError
-from lightvit_mm.checkpoints.reading import read_checkpoint, load_from_url
+from lightvit_mm.checkpoints.reading import load_from_url, read_checkpoint
 
 # Stores that need a client nobody outside their company has; mmengine leaves it to the version of
 # torch whether their files may run code.

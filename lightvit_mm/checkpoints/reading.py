@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lightvit_mm.checkpoints.download import CheckpointError, fetch
-from lightvit_mm.checkpoints.layout import unwrap
+from lightvit_mm.checkpoints.layout import WRAPPER_KEYS, unwrap
 
 HISTORY_STATISTICS = ('current', 'max', 'mean', 'min')
 
@@ -104,10 +105,27 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     if path.suffix == '.safetensors':
         content = _read_safetensors(path, map_location)
     else:
+        _check_sums(path)
         content = _guarded(
             path, lambda: torch.load(path, map_location=map_location, weights_only=True)
         )
     return _with_source(content, str(path))
+
+
+def _check_sums(path: Path) -> None:
+    """Compare every part of a file with its check sum, which torch writes but does not read."""
+    if not zipfile.is_zipfile(path):  # what torch wrote before 1.6, which has none
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile raises whatever a damaged byte happens to lead to
+        damaged = f'{type(error).__name__}: {error}'
+    if damaged:
+        raise CheckpointError(
+            f'{path} is damaged: a part of it does not have the check sum that was written with it '
+            f'({damaged}). Fetch it again, or take the checkpoint before it'
+        )
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, torch.Tensor]:
@@ -151,11 +169,29 @@ def _with_source(content: Any, source: str) -> dict[str, Any]:
         # Python source, which mmengine's resume would run to count the GPUs of another machine.
         content = {**content, 'meta': {key: meta[key] for key in meta if key != 'config'}}
     found = unwrap(content)
+    strangers = [key for key in found if not isinstance(key, str) or key in WRAPPER_KEYS]
+    if strangers:
+        key = strangers[0]
+        raise CheckpointError(
+            f'{source} has {key!r} ({type(found[key]).__name__}) among its weights; expected names '
+            'of tensors'
+        )
     weights = OrderedDict(found)
     weights._metadata = _Metadata(  # type: ignore[attr-defined]
-        getattr(found, '_metadata', {}), Checkpoint(source, weights)
+        _versions(found), Checkpoint(source, weights)
     )
     return weights if found is content else {**content, 'state_dict': weights}
+
+
+def _versions(weights: Mapping) -> dict[str, dict[str, int]]:
+    """What torch keeps with a state dict, without whatever else a file has in its place."""
+    metadata = getattr(weights, '_metadata', None)
+    entries = metadata.items() if isinstance(metadata, Mapping) else ()
+    return {
+        name: {'version': entry['version']}
+        for name, entry in entries
+        if isinstance(entry, Mapping) and isinstance(entry.get('version'), int)
+    }
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_unprotected_addresses(network, address):
 def test_redirects_stay_protected(network, tmp_path, target):
     network.redirects[f'{SITE}/a.pth'] = target
     network.answers[target] = WEIGHTS
-    with pytest.raises(CheckpointError, match='unprotected|not allowed'):
+    with pytest.raises(CheckpointError, match=r'unprotected|not allowed'):
         CheckpointLoader.load_checkpoint(f'{SITE}/a.pth')
     assert network.asked == [f'{SITE}/a.pth']
     assert not cached(tmp_path)

@@ -112,7 +112,9 @@ def test_names_that_are_refused(name):
 
 
 def test_fetched_once_and_read(network, monkeypatch):
-    address = 'https://mirror.example/timm/repvit_m1_1.dist_450e_in1k/resolve/main/model.safetensors'
+    address = (
+        'https://mirror.example/timm/repvit_m1_1.dist_450e_in1k/resolve/main/model.safetensors'
+    )
     network.answers[address] = save({'x': torch.ones(2)})
     monkeypatch.setenv('HF_ENDPOINT', 'https://mirror.example/')
     for _ in range(2):
