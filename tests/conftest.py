@@ -1,10 +1,15 @@
 """Fixtures, and the variants that every test of the contract runs over."""
 
+import email.message
+import io
 import itertools
 import logging
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
+from urllib.error import URLError
+from urllib.response import addinfourl
 
 import pytest
 import torch
@@ -153,3 +158,39 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('data') / 'shapes'
     make_shapes(root, num_train=8, num_val=4)
     return root
+
+
+class Network:
+    """A stand-in for the web behind urllib: what addresses answer, and which were asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes] = {}
+        self.redirects: dict[str, str] = {}
+        self.asked: list[str] = []
+
+    def open(self, request):
+        address = request.full_url
+        self.asked.append(address)
+        headers = email.message.Message()
+        if address in self.redirects:
+            headers['Location'] = self.redirects[address]
+            response = addinfourl(io.BytesIO(), headers, address, 302)
+        elif address in self.answers:
+            headers['Content-Length'] = str(len(self.answers[address]))
+            response = addinfourl(io.BytesIO(self.answers[address]), headers, address, 200)
+        else:
+            raise URLError('no route')
+        response.msg = ''
+        return response
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Network:
+    """No address answers but those that the test names; downloads go into its own folder."""
+    network = Network()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    for handler, method in (('HTTPSHandler', 'https_open'), ('HTTPHandler', 'http_open')):
+        monkeypatch.setattr(
+            getattr(urllib.request, handler), method, lambda _, request: network.open(request)
+        )
+    return network
