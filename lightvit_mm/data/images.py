@@ -180,7 +180,7 @@ def look_at_label_map(
         return
     height, width = labels.shape
     if image_size not in (None, (width, height)):
-        detail = f'{width} x {height}, image {image_size[0]} x {image_size[1]}'  # type: ignore[index]
+        detail = f'{width} x {height}, image {image_size[0]} x {image_size[1]}'
         yield ERROR, 'label map of another size than its image', detail
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     unknown = [int(n) for n in present if n >= num_classes and n != ignore_index]
