@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from lightvit_mm.checkpoints.download import CheckpointError, fetch
 from lightvit_mm.checkpoints.layout import WRAPPER_KEYS, unwrap
+from lightvit_mm.errors import MissingFileError
 
 HISTORY_STATISTICS = ('current', 'max', 'mean', 'min')
 
