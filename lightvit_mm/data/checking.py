@@ -63,12 +63,12 @@ def check_everything(config: Mapping[str, Any]) -> list[Report]:
     Raises:
         MissingDataError: an annotation file or a folder is not there.
     """
+    from rich.progress import track
+
     parts = tuple(part for part in PARTS if config.get(f'{part}_dataloader'))
     check_data(config, parts)
     reports = []
     for report, samples in _look_at_annotations(config, parts):
-        from rich.progress import track
-
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = pool.map(lambda sample: list(sample()), samples)
             description = f'{report.part}: images'

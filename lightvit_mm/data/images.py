@@ -109,9 +109,8 @@ def _judge_format(image: Image.Image, path: str) -> Iterator[Judgement]:
     if expected and not path.lower().endswith(expected):
         yield NOTE, 'image with the suffix of another format', form
     # Of 16-bit colours Pillow tells only in how it unpacks them.
-    unpacked = [
-        tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in getattr(image, 'tile', ())
-    ]
+    tiles = getattr(image, 'tile', ())
+    unpacked = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in tiles]
     if mode.startswith('I') or (form in ('PNG', 'TIFF') and '16' in str(unpacked)):
         yield WARNING, '16-bit image, cut to 8 bits', mode
     if mode == 'CMYK':
