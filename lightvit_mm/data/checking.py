@@ -123,12 +123,17 @@ def _look_at_data_set(
     scope = config.get('default_scope', 'mmengine')
     init_default_scope(scope)
     report = Report(part, str(dataset.get('ann_file') or dataset.get('data_root') or ''))
+    kind = dataset.get('type')
+    found = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if isinstance(found, type) and not issubclass(found, BaseDataset):
+        _add(report, NOTE, 'type of data set that is not looked into', f'{kind}')
+        return report, []
     try:
         built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f'{part}: the data set of type {dataset.get("type")}: {error}') from error
-    if not isinstance(built, BaseDataset) or not _is_known(built, scope):
-        _add(report, NOTE, 'type of data set that is not looked into', f'{dataset.get("type")}')
+        raise DataError(f'{part}: the data set of type {kind}: {error}') from error
+    if not _is_known(built, scope):
+        _add(report, NOTE, 'type of data set that is not looked into', f'{kind}')
         return report, []
     classes = tuple(built.metainfo.get('classes') or ())
     for name, num_classes in _heads(config.get('model'), 'model'):

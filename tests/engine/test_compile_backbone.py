@@ -56,10 +56,11 @@ def test_without_a_backbone(tmp_path):
 @pytest.mark.parametrize('train', [True, False])
 def test_one_graph(family, arch, train):
     torch._dynamo.reset()
-    torch.set_num_threads(2)
     model, x = family(arch=arch).train(train), torch.randn(2, 3, 64, 64)
     if not train:
         model.switch_to_deploy()
+    torch.manual_seed(0)  # for the dropout of T2T-ViT
     expected = model(x)
     model.compile(backend='eager', fullgraph=True)
+    torch.manual_seed(0)
     assert largest_deviation(model(x), expected) < 1e-4
