@@ -1,10 +1,15 @@
 """Fixtures, and the variants that every test of the contract runs over."""
 
+import email.message
+import io
 import itertools
 import logging
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
+from urllib.error import URLError
+from urllib.response import addinfourl
 
 import pytest
 import torch
@@ -58,6 +63,24 @@ def largest_deviation(outputs, expected) -> float:
         ((a - b).abs().max() / b.std(correction=0).clamp(min=1e-12)).item()
         for a, b in itertools.zip_longest(outputs, expected)
     )
+
+
+# Options that make a Mask R-CNN of four classes as small as it can be.
+SMALL_MASK_RCNN = {
+    'model.neck.out_channels': 16,
+    'model.rpn_head.in_channels': 16,
+    'model.rpn_head.feat_channels': 16,
+    'model.roi_head.bbox_roi_extractor.out_channels': 16,
+    'model.roi_head.mask_roi_extractor.out_channels': 16,
+    'model.roi_head.bbox_head.in_channels': 16,
+    'model.roi_head.bbox_head.fc_out_channels': 32,
+    'model.roi_head.bbox_head.num_classes': 4,
+    'model.roi_head.mask_head.in_channels': 16,
+    'model.roi_head.mask_head.conv_out_channels': 16,
+    'model.roi_head.mask_head.num_convs': 1,
+    'model.roi_head.mask_head.num_classes': 4,
+    'model.test_cfg.rpn.max_per_img': 100,
+}
 
 
 def random_detector(config: Config) -> torch.nn.Module:
@@ -135,3 +158,56 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('data') / 'shapes'
     make_shapes(root, num_train=8, num_val=4)
     return root
+
+
+@pytest.fixture(scope='session')
+def small_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images with one object of each class of the embedded data set."""
+    import small_data
+
+    root = tmp_path_factory.mktemp('data')
+    small_data.write_images(root, ['a.png', 'b.png'])
+    small_data.write_coco(root, small_data.coco(dict.fromkeys(['a.png', 'b.png'], small_data.SIZE)))
+    return root
+
+
+@pytest.fixture
+def quick_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runners that do not ask the compiler for its version."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+
+
+class Network:
+    """A stand-in for the web behind urllib: what addresses answer, and which were asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes] = {}
+        self.redirects: dict[str, str] = {}
+        self.asked: list[str] = []
+
+    def open(self, request):
+        address = request.full_url
+        self.asked.append(address)
+        headers = email.message.Message()
+        if address in self.redirects:
+            headers['Location'] = self.redirects[address]
+            response = addinfourl(io.BytesIO(), headers, address, 302)
+        elif address in self.answers:
+            headers['Content-Length'] = str(len(self.answers[address]))
+            response = addinfourl(io.BytesIO(self.answers[address]), headers, address, 200)
+        else:
+            raise URLError('no route')
+        response.msg = ''
+        return response
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Network:
+    """No address answers but those that the test names; downloads go into its own folder."""
+    network = Network()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    for handler, method in (('HTTPSHandler', 'https_open'), ('HTTPHandler', 'http_open')):
+        monkeypatch.setattr(
+            getattr(urllib.request, handler), method, lambda _, request: network.open(request)
+        )
+    return network

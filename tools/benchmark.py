@@ -76,7 +76,7 @@ def main() -> None:
     with user_errors():
         subjects = find_subjects(args.backbones)
         settings = Settings(
-            dtypes=tuple(args.dtype),
+            dtypes=tuple(dict.fromkeys(args.dtype)),
             timm=args.against == 'timm',
             compile=args.compile,
             onnxruntime=args.onnxruntime,

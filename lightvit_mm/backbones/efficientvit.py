@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.efficientvit import LAYOUTS
 from lightvit_mm.deploy.fold import add_identity_to_depthwise
+from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import ConvNorm, SqueezeExcite, pad_to_multiple
 from lightvit_mm.registry import MODELS
 
@@ -366,7 +367,7 @@ class EfficientViT(PyramidBackbone):
         embed_dims, num_heads = self.arch['embed_dims'][stage], self.arch['num_heads'][stage]
         kernel_sizes = tuple(self.arch['kernel_sizes'][:num_heads])
         if embed_dims % num_heads or len(kernel_sizes) < num_heads:
-            raise ValueError(
+            raise ConfigError(
                 f'{self.describe()}: stage {stage} has {embed_dims} channels and {num_heads} '
                 f'heads with kernel sizes {kernel_sizes}; the heads must divide the channels and '
                 'have a kernel size each'

@@ -23,6 +23,7 @@ from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.mobilevit import LAYOUTS
 from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.packed import Conv2d, Linear, activate
+from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import ConvNorm
 from lightvit_mm.registry import MODELS
 
@@ -302,7 +303,7 @@ class MobileViT(PyramidBackbone):
             init_cfg,
         )
         if output_stride not in (16, 32):
-            raise ValueError(f'MobileViT: output_stride={output_stride}; choose 16 or 32')
+            raise ConfigError(f'MobileViT: output_stride={output_stride}; choose 16 or 32')
         self.drop_rate = drop_rate
         self.out_strides = tuple(min(stride, output_stride) for stride in self.out_strides)
         stem_dims, embed_dims = self.arch['stem_dims'], self.arch['embed_dims']

@@ -23,6 +23,7 @@ from lightvit_mm.checkpoints.layout import (
 )
 from lightvit_mm.checkpoints.reading import Checkpoint
 from lightvit_mm.deploy.fold import fold_modules
+from lightvit_mm.errors import ConfigError, ConfigTypeError
 from lightvit_mm.layers import checkpoint
 
 Arch = str | Mapping[str, Any]
@@ -109,6 +110,12 @@ class PyramidBackbone(BaseModule):
     def __new__(cls, *args: Any, **kwargs: Any) -> PyramidBackbone:
         """Keep the arguments, from which `_twin` builds the same network again."""
         self = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        try:
+            signature.bind_partial(self, *args, **kwargs)
+        except TypeError as error:
+            known = ', '.join(list(signature.parameters)[1:])
+            raise ConfigTypeError(f'{cls.__name__}: {error}; it takes {known}') from None
         object.__setattr__(self, '_init_arguments', (args, kwargs))
         return self
 
@@ -129,7 +136,7 @@ class PyramidBackbone(BaseModule):
         self.out_indices = self._resolve_out_indices(out_indices)
         self.num_stages = self.out_indices[-1] + 1
         if not -1 <= frozen_stages <= len(self.level_strides):
-            raise ValueError(
+            raise ConfigError(
                 f'{type(self).__name__}: frozen_stages={frozen_stages} is out of range; '
                 f'choose -1 (nothing), 0 (stem) or 1 to {len(self.level_strides)} '
                 '(stem and that many stages)'
@@ -138,7 +145,7 @@ class PyramidBackbone(BaseModule):
         self.norm_eval = norm_eval
         self.norm_cfg = self._resolve_norm_cfg(norm_cfg)
         if not 0.0 <= drop_path_rate < 1.0:
-            raise ValueError(f'drop_path_rate={drop_path_rate} must be in [0, 1)')
+            raise ConfigError(f'drop_path_rate={drop_path_rate} must be in [0, 1)')
         self.drop_path_rate = drop_path_rate
         self.with_cp = with_cp
         self.deploy = deploy
@@ -356,15 +363,15 @@ class PyramidBackbone(BaseModule):
         fields = next(iter(cls.arch_settings.values()))
         if isinstance(arch, str):
             if arch not in cls.arch_settings:
-                raise ValueError(f'{cls.__name__} has no arch {arch!r}; choose one of {choices}')
+                raise ConfigError(f'{cls.__name__} has no arch {arch!r}; choose one of {choices}')
             return arch, cls.arch_settings[arch]
         if not isinstance(arch, Mapping):
-            raise TypeError(
+            raise ConfigTypeError(
                 f'{cls.__name__}: arch must be one of {choices} or a dict with the fields '
                 f'{", ".join(fields)}, not {arch!r}'
             )
         if set(arch) != set(fields):
-            raise ValueError(
+            raise ConfigError(
                 f'{cls.__name__}: a custom arch needs exactly the fields {", ".join(fields)}; '
                 f'given {", ".join(map(str, arch))}'
             )
@@ -372,7 +379,7 @@ class PyramidBackbone(BaseModule):
         for name, setting in fields.items():
             per_stage = isinstance(setting, tuple) and len(setting) == num_levels
             if per_stage and len(arch[name]) != num_levels:
-                raise ValueError(
+                raise ConfigError(
                     f'{cls.__name__}: {name} of a custom arch needs {num_levels} numbers, one a '
                     f'stage; given {arch[name]}'
                 )
@@ -386,7 +393,7 @@ class PyramidBackbone(BaseModule):
         resolved = tuple(i + num_levels if i < 0 else i for i in out_indices)
         in_range = all(0 <= i < num_levels for i in resolved)
         if not resolved or not in_range or list(resolved) != sorted(set(resolved)):
-            raise ValueError(
+            raise ConfigError(
                 f'{cls.__name__}: out_indices={tuple(out_indices)} must be increasing stage '
                 f'numbers out of 0 to {num_levels - 1} (strides {cls.level_strides}), '
                 f'negative ones counted from the end'

@@ -22,6 +22,7 @@ from torch import nn
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.checkpoints.repvit import make_layouts
 from lightvit_mm.deploy.fold import add_identity_to_depthwise, fuse_conv_and_norm
+from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import ConvNorm, SqueezeExcite
 from lightvit_mm.registry import MODELS
 
@@ -193,7 +194,7 @@ class RepViT(PyramidBackbone):
             init_cfg,
         )
         if tap not in TAPS:
-            raise ValueError(
+            raise ConfigError(
                 f'RepViT has no tap {tap!r}; choose one of {", ".join(map(repr, TAPS))}'
             )
         self.tap = tap

@@ -21,6 +21,7 @@ from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
 from lightvit_mm.backbones.tokens_to_token import TokensToToken
 from lightvit_mm.checkpoints.shuffle_vit import deit_layouts, t2t_vit_layouts
 from lightvit_mm.deploy.packed import Conv2d
+from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import (
     ChannelShuffle,
     GlobalAttention,
@@ -104,7 +105,7 @@ class ShuffleViT(PyramidBackbone):
             init_cfg,
         )
         if levels_from not in ('depths', 'last'):
-            raise ValueError(f"levels_from={levels_from!r}; choose 'depths' or 'last'")
+            raise ConfigError(f"levels_from={levels_from!r}; choose 'depths' or 'last'")
         self.shuffle = shuffle
         self.levels_from = levels_from
         if levels_from == 'last':

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from lightvit_mm.benchmark.forms import import_timm
-from lightvit_mm.benchmark.limits import DTYPES
+from lightvit_mm.benchmark.limits import DTYPES, tf32
 from lightvit_mm.benchmark.report import as_table, machine, write_json
 from lightvit_mm.benchmark.run import Settings, Size, benchmark
 from lightvit_mm.benchmark.subjects import Subject, find_subjects, variants
@@ -83,7 +83,7 @@ def check_backbone(
         limit = max(FORWARD, 4 * _largest(own, expected))
         return Check(f'{subject.name} {form}', _largest(outputs, expected), limit)
 
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with tf32(False, False):
         expected, own, outputs = exact(x.double()), on_cpu(x), model(image)
         yield compare('training form', outputs, own, expected)
         for levels in (expected, own, outputs):

@@ -66,6 +66,18 @@ class Floors:
         return max(self.compute, self.memory)
 
 
+@contextmanager
+def tf32(products: bool, convolutions: bool) -> Iterator[None]:
+    """Say whether float32 on CUDA may be rounded to TF32 in matrix products and convolutions."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = products
+    torch.backends.cudnn.allow_tf32 = convolutions
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
 def measure_ceilings(
     dtype: str = 'fp32', device: str = 'cpu', rounds: int = 5, min_seconds: float = 1.0
 ) -> Ceilings:
@@ -79,7 +91,9 @@ def measure_ceilings(
     side = SQUARE[device.split(':')[0]]
     options: dict[str, Any] = {'dtype': DTYPES[dtype], 'device': device}
     work, calls = {}, {}
-    with torch.inference_mode(), _same_precision():
+    # Products as exact as the convolutions are.
+    same = torch.backends.cudnn.allow_tf32
+    with torch.inference_mode(), tf32(same, same):
         for sizes in (*PRODUCTS, (side, side, side)):
             rows, inner, columns = sizes
             name = f'{rows}x{inner}x{columns}'
@@ -182,14 +196,3 @@ class _Attention(TorchFunctionMode):
         self.counter.paused = False
         self.counter.add((args, kwargs, out))
         return out
-
-
-@contextmanager
-def _same_precision() -> Iterator[None]:
-    """Let products of float32 use TF32 on CUDA where convolutions may."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

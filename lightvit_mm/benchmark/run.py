@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -68,7 +69,9 @@ class Settings:
     profile: bool = False
 
     def __post_init__(self) -> None:
-        if self.device.startswith('cuda') and not torch.cuda.is_available():
+        if not re.fullmatch(r'cpu|cuda(:\d+)?', self.device):
+            raise UserError(f'--device {self.device}: choose cpu, cuda, or cuda:1 and so on')
+        if self.device != 'cpu' and not torch.cuda.is_available():
             raise UserError(f'--device {self.device}: torch finds no CUDA device; use --device cpu')
         if self.onnxruntime and (self.train or self.batch != 1 or self.device != 'cpu'):
             raise UserError(
@@ -165,11 +168,15 @@ def benchmark(
             only and aren't compiled.
     """
     torch.manual_seed(0)
+    number = torch.device(settings.device).index
+    if number is not None:
+        # The clock waits for the current device.
+        torch.cuda.set_device(number)
     ceilings = {
         dtype: measure_ceilings(
             dtype, settings.device, min(settings.rounds, 5), min(settings.min_seconds, 1.0)
         )
-        for dtype in settings.dtypes
+        for dtype in dict.fromkeys((*settings.dtypes, *(['fp32'] if settings.onnxruntime else [])))
     }
     forms, note = _forms(subject, torch.randn(settings.batch, 3, *size), settings)
     forms += _rival_forms(rivals or {}, forms[0].image, settings)

@@ -33,6 +33,7 @@ WRAPPER_PREFIXES = (
 )
 # Under which a training script keeps the weights in its file, in order of preference.
 WRAPPER_KEYS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')
+MOST_WRAPPERS = 4
 
 
 class WeightsError(UserError):
@@ -124,11 +125,17 @@ class Match:
 
 
 def unwrap(weights: Mapping) -> Mapping:
-    """The mapping of names to tensors inside what a training script saved."""
-    for key in WRAPPER_KEYS:
-        if isinstance(weights.get(key), Mapping):
-            return unwrap(weights[key])
-    return weights
+    """The mapping of names to tensors inside what a training script saved.
+
+    Raises:
+        WeightsError: it is wrapped deeper than any script does it; a file can contain itself.
+    """
+    for _ in range(MOST_WRAPPERS):
+        inner = [weights[key] for key in WRAPPER_KEYS if isinstance(weights.get(key), Mapping)]
+        if not inner:
+            return weights
+        weights = inner[0]
+    raise WeightsError(f'the weights are wrapped in more than {MOST_WRAPPERS} dicts')
 
 
 def find_match(
@@ -194,18 +201,24 @@ def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: 
         A tensor for each name of ``expected``, whose own values stand in for what may be absent.
 
     Raises:
-        WeightsError: a tensor is missing, unexpected, of another shape, or not a tensor.
+        WeightsError: a tensor is missing, unexpected, of another shape or kind, without values or
+            with values that are not finite; or something is not a tensor.
     """
     tensors = match.tensors
-    misfits = [
-        f'{match.origin(name)}: {_form(tensors[name])} in the file, {_form(expected[name])} here'
-        for name in expected
-        if name in tensors and _form(tensors[name]) != _form(expected[name])
-    ]
+    misfits, without_values = [], []
+    for name in expected:
+        if name not in tensors:
+            continue
+        there, here = _form(tensors[name]), _form(expected[name])
+        if there != here:
+            misfits.append(f'{match.origin(name)}: {there} in the file, {here} here')
+        elif tensors[name].is_meta or not tensors[name].float().isfinite().all():
+            without_values.append(match.origin(name))
     problems = [
         _listed('missing', match.missing),
         _listed('unexpected', [match.origin(name) for name in match.unexpected]),
-        _listed('of another shape', misfits),
+        _listed('of another shape or kind', misfits),
+        _listed('without finite values', without_values),
     ]
     if any(problems):
         raise WeightsError(
@@ -229,7 +242,12 @@ def _counter(name: str) -> bool:
 
 
 def _form(value: object) -> str:
-    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__
+    """Shape and kind of number; the precision is free."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    kind = '' if value.is_floating_point() else f' {"complex" if value.is_complex() else "integer"}'
+    layout = '' if value.layout is torch.strided else f' {value.layout}'
+    return f'{tuple(value.shape)}{kind}{layout}'
 
 
 def _listed(what: str, names: list[str], most: int = 4) -> str:

@@ -9,36 +9,25 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
-from mmengine.dist import barrier as dist_barrier
-from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch.hub import HASH_REGEX, load_state_dict_from_url
 
-from lightvit_mm.checkpoints.layout import unwrap
-from lightvit_mm.errors import UserError
+from lightvit_mm.checkpoints.download import CheckpointError, fetch
+from lightvit_mm.checkpoints.layout import WRAPPER_KEYS, unwrap
+from lightvit_mm.errors import MissingFileError
 
-OFFLINE_HINT = (
-    'Without a network, fetch it elsewhere and give its path (in our configs: --cfg-options '
-    'model.backbone.init_cfg.checkpoint=FILE), or start from random weights on purpose '
-    '(--cfg-options model.backbone.init_cfg=None)'
-)
 HISTORY_STATISTICS = ('current', 'max', 'mean', 'min')
-
-
-class CheckpointError(UserError):
-    """A checkpoint file that cannot be read, or must not be."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +102,31 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     path = Path(path).expanduser()
     if not path.is_file():
         what = 'is a directory, not a file' if path.is_dir() else 'does not exist'
-        raise FileNotFoundError(f'checkpoint {path} {what}')
+        raise MissingFileError(f'checkpoint {path} {what}')
     if path.suffix == '.safetensors':
         content = _read_safetensors(path, map_location)
     else:
+        _check_sums(path)
         content = _guarded(
             path, lambda: torch.load(path, map_location=map_location, weights_only=True)
         )
     return _with_source(content, str(path))
+
+
+def _check_sums(path: Path) -> None:
+    """Compare every part of a file with its check sum, which torch writes but does not read."""
+    if not zipfile.is_zipfile(path):  # what torch wrote before 1.6, which has none
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile raises whatever a damaged byte happens to lead to
+        damaged = f'{type(error).__name__}: {error}'
+    if damaged:
+        raise CheckpointError(
+            f'{path} is damaged: a part of it does not have the check sum that was written with it '
+            f'({damaged}). Fetch it again, or take the checkpoint before it'
+        )
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, torch.Tensor]:
@@ -135,10 +141,6 @@ def _guarded(source: str | Path, load: Callable[[], Any]) -> Any:
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             return load()
-    except URLError as error:
-        raise CheckpointError(
-            f'{source} could not be fetched: {error.reason}. {OFFLINE_HINT}'
-        ) from error
     except Exception as error:
         # torch's reader of pickles raises whatever a damaged byte happens to lead to.
         asked = re.search(r'(?:GLOBAL|getattr of) (\S+)', str(error))
@@ -163,38 +165,48 @@ def _with_source(content: Any, source: str) -> dict[str, Any]:
             f'{source} holds a {type(content).__name__}; expected a dict of tensors, or one with '
             'the weights under "state_dict" or "model"'
         )
+    meta = content.get('meta')
+    if isinstance(meta, Mapping) and 'config' in meta:
+        # Python source, which mmengine's resume would run to count the GPUs of another machine.
+        content = {**content, 'meta': {key: meta[key] for key in meta if key != 'config'}}
     found = unwrap(content)
+    strangers = [key for key in found if not isinstance(key, str) or key in WRAPPER_KEYS]
+    if strangers:
+        key = strangers[0]
+        raise CheckpointError(
+            f'{source} has {key!r} ({type(found[key]).__name__}) among its weights; expected names '
+            'of tensors'
+        )
     weights = OrderedDict(found)
     weights._metadata = _Metadata(  # type: ignore[attr-defined]
-        getattr(found, '_metadata', {}), Checkpoint(source, weights)
+        _versions(found), Checkpoint(source, weights)
     )
     return weights if found is content else {**content, 'state_dict': weights}
 
 
-def _load_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+def _versions(weights: Mapping) -> dict[str, dict[str, int]]:
+    """What torch keeps with a state dict, without whatever else a file has in its place."""
+    metadata = getattr(weights, '_metadata', None)
+    entries = metadata.items() if isinstance(metadata, Mapping) else ()
+    return {
+        name: {'version': entry['version']}
+        for name, entry in entries
+        if isinstance(entry, Mapping) and isinstance(entry.get('version'), int)
+    }
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """`read_checkpoint`, under a name of which mmengine's log shows the end."""
     return read_checkpoint(filename, map_location)
 
 
-def _load_url(filename: str, map_location: Any = None) -> dict[str, Any]:
-    if not filename.startswith('https://'):
-        raise CheckpointError(
-            f'{filename} would come unprotected; use its https:// address, or download it yourself'
-        )
+def load_from_url(address: str, map_location: Any = None) -> dict[str, Any]:
+    """`read_checkpoint` of a download, which stays in torch's hub cache.
 
-    def fetch() -> Any:
-        return load_state_dict_from_url(
-            filename,
-            map_location=map_location,
-            progress=get_rank() == 0,
-            check_hash=HASH_REGEX.search(filename) is not None,
-            weights_only=True,
-        )
-
-    # One process downloads; the others then find the file in the cache.
-    content = _guarded(filename, fetch) if get_rank() == 0 else None
-    if get_world_size() > 1:
-        dist_barrier()
-    return _with_source(content or _guarded(filename, fetch), filename)
+    Raises:
+        CheckpointError: it is not an https address, cannot be fetched, or cannot be read.
+    """
+    return read_checkpoint(fetch(address), map_location)
 
 
 def register_loaders() -> None:
@@ -202,5 +214,5 @@ def register_loaders() -> None:
 
     It covers ``init_cfg``, ``load_from``, ``--resume`` and mmdet's and mmseg's ``init_model``.
     """
-    CheckpointLoader.register_scheme('', _load_local, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), _load_url, force=True)
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), load_from_url, force=True)

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
 
-from mmengine.dist import barrier as dist_barrier
-from mmengine.dist import get_rank, get_world_size
-from torch.hub import download_url_to_file, get_dir
-
-from lightvit_mm.checkpoints.reading import OFFLINE_HINT, CheckpointError, read_checkpoint
+from lightvit_mm.checkpoints.download import CheckpointError, fetch
+from lightvit_mm.checkpoints.reading import read_checkpoint
 
 SCHEME = 'timm://'
 # What timm 1.0.31 itself takes for a name without a tag.
@@ -59,24 +54,5 @@ def load_timm_weights(filename: str, map_location: Any = None) -> dict[str, Any]
         CheckpointError: the name is not understood, or the file cannot be fetched.
     """
     address = timm_address(filename)
-    if not address.startswith('https://'):
-        raise CheckpointError(f'HF_ENDPOINT has to be an https:// address, not {address}')
-    folder = Path(get_dir()) / 'checkpoints'
-    file = folder / f'timm-{address.split("/timm/")[1].split("/")[0]}.safetensors'
-    if not file.is_file() and get_rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            download_url_to_file(address, str(file))
-        except HTTPError as error:
-            raise CheckpointError(
-                f'{filename}: {address} answers {error.code} ({error.reason}); '
-                'does timm have that model and tag?'
-            ) from error
-        except (URLError, OSError) as error:
-            reason = getattr(error, 'reason', error)
-            raise CheckpointError(
-                f'{filename}: {address} could not be fetched: {reason}. {OFFLINE_HINT}'
-            ) from error
-    if get_world_size() > 1:
-        dist_barrier()
-    return read_checkpoint(file, map_location or 'cpu')
+    name = address.split('/timm/')[1].split('/')[0]
+    return read_checkpoint(fetch(address, f'timm-{name}.safetensors'), map_location or 'cpu')

@@ -41,7 +41,7 @@ def check_data(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
     for part in parts:
         for dataset in datasets_of(config.get(f'{part}_dataloader') or {}):
             missing += [path for path in _paths(dataset) if not Path(path).exists()]
-        for evaluator in _evaluators(config.get(f'{part}_evaluator')):
+        for evaluator in evaluators_of(config.get(f'{part}_evaluator')):
             path = evaluator.get('ann_file')
             if path and not Path(path).exists():
                 missing.append(path)
@@ -68,7 +68,7 @@ def retarget_data(config: dict, data_root: str) -> None:
         for dataset in datasets_of(config.get(f'{part}_dataloader') or {}):
             if dataset.get('data_root'):
                 dataset['data_root'] = new_root
-        for evaluator in _evaluators(config.get(f'{part}_evaluator')):
+        for evaluator in evaluators_of(config.get(f'{part}_evaluator')):
             path = evaluator.get('ann_file')
             for root in sorted(roots, key=len, reverse=True):
                 if path and path.startswith(root):
@@ -84,7 +84,8 @@ def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
             yield str(Path(root) / relative)
 
 
-def _evaluators(evaluator: Any) -> list[dict]:
+def evaluators_of(evaluator: Any) -> list[dict]:
+    """The configs of the metrics of an evaluator: none, one or a list."""
     if evaluator is None:
         return []
     return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]

@@ -18,8 +18,9 @@ def attend(
     """``F.scaled_dot_product_attention``, (B, heads, tokens, C) each and the same shape out.
 
     torch's kernel for CPUs leaves its products to the BLAS, which on some machines is half as fast
-    as oneDNN. For many tokens in float32 and without gradients, the products go to oneDNN instead,
-    some queries at a time, so that the matrix of all scores never exists.
+    as oneDNN. For many tokens, without gradients, the products go to oneDNN instead, some queries
+    at a time, so that the matrix of all scores never exists. In bfloat16 scores are rounded, as
+    autocast rounds any product.
 
     Args:
         query, key, value: of equal shapes, but that queries may be fewer.
@@ -32,7 +33,7 @@ def attend(
     # oneDNN is very slow with tokens that lie apart.
     query = (query * (dim**-0.5 if scale is None else scale)).contiguous()
     key, value = key.contiguous(), value.transpose(2, 3).contiguous()
-    out = torch.empty(query.shape)
+    out = torch.empty(query.shape, dtype=query.dtype)
     for image in range(batch):
         for head in range(heads):
             for start in range(0, length, TILE):
@@ -44,14 +45,15 @@ def attend(
 
 
 def _tiles_pay(query: torch.Tensor, key: torch.Tensor) -> bool:
+    autocast = torch.is_autocast_enabled('cpu')
     return (
         key.shape[2] >= FEWEST_KEYS
         and query.is_cpu
-        and query.dtype == key.dtype == torch.float32
+        and query.dtype == key.dtype
+        and (query.dtype == torch.bfloat16 or (query.dtype == torch.float32 and not autocast))
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
-        and not torch.is_autocast_enabled('cpu')
         and torch.backends.mkldnn.is_available()
         and torch._C._get_mkldnn_enabled()
         and hasattr(torch.ops.mkldnn, '_linear_pointwise')

@@ -67,12 +67,11 @@ class TwoStageDetections(nn.Module):
     stretched over each box.
     """
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, detector: Any) -> None:
         super().__init__()
         self.detector = detector
-        self.outputs = ('boxes', 'scores', 'labels')
-        if detector.roi_head.with_mask:
-            self.outputs += ('masks',)
+        masks = ('masks',) if detector.roi_head.with_mask else ()
+        self.outputs = ('boxes', 'scores', 'labels', *masks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Boxes, scores, labels and, with a mask head, masks."""
@@ -113,7 +112,7 @@ class TwoStageDetections(nn.Module):
         return boxes[_suppress(boxes, scores, ids, cfg, DROPPED)]
 
 
-def detections_of(detector: nn.Module) -> SingleStageDetections | TwoStageDetections:
+def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
     """The exportable form of a detector.
 
     Raises:
@@ -128,7 +127,7 @@ def detections_of(detector: nn.Module) -> SingleStageDetections | TwoStageDetect
                 'SSDLite, and Faster and Mask R-CNN with their standard heads; export the pyramid '
                 'with --backbone-only'
             )
-    dense: Any = detector.rpn_head if two_stages else detector.bbox_head
+    dense = detector.rpn_head if two_stages else detector.bbox_head
     second = [detector.roi_head.test_cfg] if two_stages else []
     for cfg in (dense.test_cfg, *second):
         if (kind := cfg.nms.get('type', 'nms')) != 'nms':

@@ -86,7 +86,10 @@ def _(
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The table that ``torch.onnx.export(custom_translation_table=...)`` takes."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    # Its annotations know no plain numbers, which it takes.
+    op: Any = opset18
 
     def onnx_nms(
         boxes: Any, scores: Any, iou_threshold: float, score_threshold: float, max_boxes: int

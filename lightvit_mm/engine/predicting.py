@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.deploy.onnx_model import is_onnx, load_onnx
+from lightvit_mm.engine.fitting import require_whole
 from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.errors import UserError
 
@@ -86,7 +88,8 @@ def predict(
         device: where to run; a GPU if there is one. An ONNX file runs on the CPU.
 
     Raises:
-        UserError: there are no images, or the ONNX file cannot be run.
+        UserError: there are no images, the checkpoint is not of this config, or the ONNX file
+            cannot be run.
     """
     root, files = find_images(source)
     if is_onnx(checkpoint):
@@ -98,6 +101,7 @@ def predict(
         if device == 'cpu':
             keep_freed_memory()
         model = load_model(config, checkpoint, device)
+        require_whole(model, checkpoint)
     visualizer = _visualizer(config, model)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -105,16 +109,15 @@ def predict(
     images = []
     for file in track(files, description='predicting', disable=len(files) == 1):
         relative = file.relative_to(root)
+        reason = 'not an image that OpenCV can decode'
         try:
             image = mmcv.imread(file, channel_order='bgr')
-        except Exception as error:
-            image, reason = None, f'{type(error).__name__}: {error}'
-        else:
-            reason = 'not an image that OpenCV can decode'
-        if image is None:
-            result.failed[str(file)] = reason
+            sample = None if image is None else _infer(model, image)
+        except (cv2.error, OSError) as error:  # of a very long image resizing may leave nothing
+            sample, reason = None, f'{type(error).__name__}: {error}'
+        if sample is None:
+            result.failed[str(file)] = reason.strip()
             continue
-        sample = _infer(model, image)
         picture = out / relative
         if picture.suffix.lower() not in IMAGE_SUFFIXES:
             picture = picture.with_name(f'{picture.name}.png')

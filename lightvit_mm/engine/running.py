@@ -6,6 +6,7 @@ import copy
 import difflib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +17,20 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from rich.console import Console
 
-from lightvit_mm.data.layout import check_data, retarget_data
+from lightvit_mm.data.broken_samples import NamingRunner
+from lightvit_mm.data.checking import check_before_run
+from lightvit_mm.data.layout import retarget_data
 from lightvit_mm.deploy.onnx_model import is_onnx, use_onnx
 from lightvit_mm.engine.amp import use_amp
+from lightvit_mm.engine.fitting import check_channels, require_whole
 from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.engine.whole_files import latest_checkpoint
-from lightvit_mm.errors import UserError
+from lightvit_mm.errors import ConfigError, UserError
 
 # Each with the variable that it sets in every process.
 LAUNCHERS = {
@@ -35,6 +39,8 @@ LAUNCHERS = {
     'slurm': 'SLURM_PROCID',
     'mpi': 'OMPI_COMM_WORLD_RANK',
 }
+# What the registry and Python say of a `type` or an argument that does not exist.
+MISNAMED = re.compile(r'is not in the \S+ registry|unexpected keyword|required positional argument')
 
 
 def load_config(
@@ -89,10 +95,10 @@ def train(
         The runner after training.
 
     Raises:
-        UserError: the data are missing, an option does not go with the config, or the disk or
-            the data failed on the way.
+        UserError: the data are missing or cannot be used, the parts of the model do not fit, an
+            option does not go with the config, or the disk or the data failed on the way.
     """
-    check_data(config, ('train', 'val'))
+    check_before_run(config, ('train', 'val') if config.get('val_cfg') else ('train',))
     _apply_options(config, amp, auto_scale_lr)
     if resume:
         _go_on_from(config, resume)
@@ -124,7 +130,7 @@ def show_param_groups(config: Config, amp: bool = False, auto_scale_lr: bool = F
         wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.scale_lr(wrapper, runner.auto_scale_lr)
         if runner.rank == 0:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model = _bare_model(runner)
             console = Console()
             if not console.is_terminal:
                 console.width = 120
@@ -158,9 +164,10 @@ def test(
         The metrics.
 
     Raises:
-        UserError: the data are missing, or an option does not go with the config.
+        UserError: the data are missing or cannot be used, the parts of the model do not fit, or
+            an option does not go with the config.
     """
-    check_data(config, ('test',))
+    check_before_run(config, ('test',))
     is_detector = config.default_scope == 'mmdet'
     if is_onnx(checkpoint):
         if tta:
@@ -185,6 +192,8 @@ def test(
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
         config.model = {**config.tta_model, 'module': config.model}
     runner = _runner(config)
+    if not is_onnx(checkpoint):
+        require_whole(_bare_model(runner), checkpoint)
     if out and is_detector:
         from mmdet.evaluation import DumpDetResults
 
@@ -222,7 +231,7 @@ def _explained_failures(work_dir: str) -> Iterator[None]:
     """What a disk or the data did to a training, told with the checkpoint to go on from."""
     try:
         yield
-    except ConnectionError:
+    except (ConnectionError, UserError):
         raise
     except OSError as error:
         # An error of a data worker carries the worker's traceback before it.
@@ -290,7 +299,21 @@ def _runner(config: Config) -> Runner:
     if config.launcher == 'pytorch' and not torch.cuda.is_available() and not is_distributed():
         # mmengine's own start of the process group sets a CUDA device first.
         torch.distributed.init_process_group(backend='gloo')
-    return Runner.from_cfg(config)
+    try:
+        runner = NamingRunner.from_cfg(config)
+    except (KeyError, TypeError) as error:
+        if isinstance(error, UserError) or not MISNAMED.search(str(error)):
+            raise
+        raise ConfigError(f'{config.filename} cannot be built: {error.args[0]}') from error
+    check_channels(_bare_model(runner), config.model.get('module', config.model))
+    return runner
+
+
+def _bare_model(runner: Runner) -> torch.nn.Module:
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def _check_launcher(launcher: str) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
 from lightvit_mm.deploy.packed import Linear
+from lightvit_mm.errors import ConfigError
 
 RESCALES = ('learnable', 'fixed', 'none')
 # The constant of the author's Swin fork, and where the learnable coefficients start.
@@ -28,7 +29,9 @@ class Shortcut(nn.Module):
     def __init__(self, rescale: str) -> None:
         super().__init__()
         if rescale not in RESCALES:
-            raise ValueError(f'rescale={rescale!r}; choose one of {", ".join(map(repr, RESCALES))}')
+            raise ConfigError(
+                f'rescale={rescale!r}; choose one of {", ".join(map(repr, RESCALES))}'
+            )
         self.rescale = rescale
         if rescale == 'learnable':
             self.scale = nn.Parameter(torch.full((1,), INITIAL_SCALE))

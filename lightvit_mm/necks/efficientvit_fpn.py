@@ -15,6 +15,7 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.nn import functional as F
 
+from lightvit_mm.errors import ConfigError
 from lightvit_mm.registry import MODELS
 
 __all__ = ['EfficientViTFPN']
@@ -62,13 +63,13 @@ class EfficientViTFPN(BaseModule):
         used = list(in_channels)[start_level:]
         num_coarser = num_outs - len(used) - num_extra_trans_convs
         if not used or num_coarser < 0:
-            raise ValueError(
+            raise ConfigError(
                 f'EfficientViTFPN: num_outs={num_outs} outputs cannot hold the {len(used)} levels '
                 f'of in_channels={list(in_channels)} from start_level={start_level} and '
                 f'num_extra_trans_convs={num_extra_trans_convs}'
             )
         if add_extra_convs not in (False, True, *EXTRA_SOURCES):
-            raise ValueError(
+            raise ConfigError(
                 f'EfficientViTFPN: add_extra_convs={add_extra_convs!r}; choose False, True or one '
                 f'of {", ".join(map(repr, EXTRA_SOURCES))}'
             )
@@ -116,7 +117,7 @@ class EfficientViTFPN(BaseModule):
             ValueError: the number of inputs is not that of ``in_channels``.
         """
         if len(inputs) != len(self.in_channels):
-            raise ValueError(
+            raise ConfigError(
                 f'EfficientViTFPN: {len(inputs)} inputs for in_channels={self.in_channels}'
             )
         used = inputs[self.start_level :]

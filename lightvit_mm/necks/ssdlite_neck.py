@@ -15,6 +15,7 @@ from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
 from mmengine.model import BaseModule
 from torch import nn
 
+from lightvit_mm.errors import ConfigError
 from lightvit_mm.registry import MODELS
 
 __all__ = ['SSDLiteNeck']
@@ -49,7 +50,7 @@ class SSDLiteNeck(BaseModule):
         super().__init__(init_cfg)
         num_inputs = len(in_channels)
         if len(out_channels) < num_inputs + 2:
-            raise ValueError(
+            raise ConfigError(
                 f'SSDLiteNeck: out_channels={list(out_channels)} needs at least two numbers more '
                 f'than in_channels={list(in_channels)}'
             )

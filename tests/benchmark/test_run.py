@@ -53,6 +53,8 @@ def test_unknown_names():
 def test_settings_that_do_not_go_together():
     with pytest.raises(UserError, match='--onnxruntime'):
         Settings(onnxruntime=True, train=True)
+    with pytest.raises(UserError, match='--device gpu: choose cpu, cuda'):
+        Settings(device='gpu')
 
 
 def test_inference(known_machine):

@@ -74,6 +74,13 @@ def test_getattr_reaches_statistics_only(tmp_path):
         read_checkpoint(tmp_path / 'evil.pth')
 
 
+def test_source_of_a_config_is_not_handed_on(tmp_path):
+    # mmengine's Runner.resume would run it.
+    source = 'import os; os.mkdir("was_run")'
+    torch.save({'state_dict': {}, 'meta': {'config': source, 'epoch': 3}}, tmp_path / 'evil.pth')
+    assert read_checkpoint(tmp_path / 'evil.pth')['meta'] == {'epoch': 3}
+
+
 def test_allowances_end_with_the_call(tmp_path):
     torch.save({'history': HistoryBuffer()}, tmp_path / 'a.pth')
     read_checkpoint(tmp_path / 'a.pth')

@@ -1,17 +1,16 @@
 """timm's weights, made by timm itself, in our backbones: every tensor taken, the same outputs."""
 
 import re
-from urllib.error import URLError
 
 import pytest
 import timm_reference
 import torch
 from conftest import largest_deviation
 from mmengine.runner import CheckpointLoader
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from lightvit_mm import backbones
-from lightvit_mm.checkpoints import CheckpointError, timm_weights
+from lightvit_mm.checkpoints import CheckpointError
 from lightvit_mm.checkpoints.timm_weights import DEFAULT_TAGS, timm_address
 
 # Name in timm to our class, our arch, and how many levels, from the finest, are comparable.
@@ -112,30 +111,19 @@ def test_names_that_are_refused(name):
         timm_address(name)
 
 
-def test_fetched_once_and_read(tmp_path, monkeypatch):
-    fetched = []
-
-    def download(address, file):
-        fetched.append(address)
-        save_file({'x': torch.ones(2)}, file)
-
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+def test_fetched_once_and_read(network, monkeypatch):
+    address = (
+        'https://mirror.example/timm/repvit_m1_1.dist_450e_in1k/resolve/main/model.safetensors'
+    )
+    network.answers[address] = save({'x': torch.ones(2)})
     monkeypatch.setenv('HF_ENDPOINT', 'https://mirror.example/')
-    monkeypatch.setattr(timm_weights, 'download_url_to_file', download)
     for _ in range(2):
         content = CheckpointLoader.load_checkpoint('timm://repvit_m1_1.dist_450e_in1k')
         assert content['x'].sum() == 2
-    assert fetched == [
-        'https://mirror.example/timm/repvit_m1_1.dist_450e_in1k/resolve/main/model.safetensors'
-    ]
+    assert network.asked == [address]
 
 
-def test_no_network_is_said(tmp_path, monkeypatch):
-    def download(address, file):
-        raise URLError('no route')
-
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    monkeypatch.setattr(timm_weights, 'download_url_to_file', download)
+def test_no_network_is_said(network):
     with pytest.raises(CheckpointError, match=r'no route.*Without a network'):
         CheckpointLoader.load_checkpoint('timm://repvit_m1')
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import REPOSITORY, predict, random_detector
+from conftest import REPOSITORY, SMALL_MASK_RCNN, predict, random_detector
 
 pytest.importorskip('mmdet')
 
@@ -13,11 +13,6 @@ from lightvit_mm.errors import UserError
 
 RETINANET = 'retinanet_edgevit_xxs_shapes.py'
 MASK_RCNN = 'mask_rcnn_edgevit_xxs_coco.py'
-SMALL = {
-    'model.test_cfg.rpn.max_per_img': 100,
-    'model.roi_head.bbox_head.num_classes': 3,
-    'model.roi_head.mask_head.num_classes': 3,
-}
 
 
 def config_of(name, options=None):
@@ -31,8 +26,8 @@ def config_of(name, options=None):
         # Fewer candidates than there are places, all of which count.
         (RETINANET, {'model.test_cfg.nms_pre': 50, 'model.test_cfg.score_thr': 0.5}),
         (RETINANET, {'model.test_cfg.nms.class_agnostic': True}),
-        (MASK_RCNN, SMALL),
-        (MASK_RCNN, {**SMALL, 'model.roi_head.bbox_head.reg_class_agnostic': True}),
+        (MASK_RCNN, SMALL_MASK_RCNN),
+        (MASK_RCNN, {**SMALL_MASK_RCNN, 'model.roi_head.bbox_head.reg_class_agnostic': True}),
         ('ssdlite_mobilevit_xxs_coco.py', {}),
     ],
     ids=['retinanet', 'few', 'agnostic', 'mask_rcnn', 'one_box', 'ssdlite'],
@@ -46,7 +41,7 @@ def test_detects_what_mmdet_detects(name, options):
         made = dict(zip((form := detections_of(model)).outputs, form(x), strict=True))
     cfg = config.model.test_cfg.get('rcnn', config.model.test_cfg)
     assert len(expected) > 20
-    deviation = compare_detections(
+    deviation, pairs = compare_detections(
         {key: expected[key].numpy() for key in ('bboxes', 'scores', 'labels')}
         | {'boxes': expected.bboxes.numpy()},
         {key: value.numpy() for key, value in made.items()},
@@ -54,13 +49,14 @@ def test_detects_what_mmdet_detects(name, options):
         Limits(cfg.score_thr, cfg.nms.iou_threshold, cfg.max_per_img),
     )
     assert deviation < 1e-5
+    assert pairs == len(expected) == len(made['boxes'])
     assert (made['scores'].diff() <= 0).all()
     if 'masks' in made:
         assert made['masks'].shape == (len(made['boxes']), 28, 28)
 
 
 def test_nothing_detected_is_empty():
-    model = random_detector(config_of(MASK_RCNN, SMALL))
+    model = random_detector(config_of(MASK_RCNN, SMALL_MASK_RCNN))
     model.roi_head.test_cfg.score_thr = 1.0
     with torch.no_grad():
         boxes, scores, labels, masks = detections_of(model)(torch.randn(1, 3, 64, 64))

@@ -1,0 +1,296 @@
+"""Checks of the data sets of a config: what tools/check_data.py does, and what a run does first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightvit_mm.data.coco_file import (
+    CocoContent,
+    CocoUse,
+    check_coco,
+    judge_compressed_mask,
+    read_coco,
+)
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, tell
+from lightvit_mm.data.images import (
+    Load,
+    judge_resized,
+    judge_size,
+    look_at_image,
+    look_at_label_map,
+)
+from lightvit_mm.data.layout import check_data, datasets_of, evaluators_of
+
+PARTS = ('train', 'val', 'test')
+# Of these heads the number of classes is that of the data set.
+HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
+
+
+def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
+    """Refuse data that a run would stop at or misread, as far as annotations and names show.
+
+    Opens no image; `check_everything` does. Warnings are printed.
+
+    Args:
+        config: an mmdet or mmseg config.
+        parts: which of `PARTS` will be read.
+
+    Raises:
+        DataError: a data set cannot be used as it is; says which files and why.
+    """
+    check_data(config, parts)
+    reports = [report for report, _ in _look_at_annotations(config, parts)]
+    hint = f'All of it, images too: python tools/check_data.py {config.get("filename", "CONFIG")}'
+    if any(count(report.findings, ERROR) for report in reports):
+        told = '\n'.join(_told(report, (ERROR,)) for report in reports if report.findings)
+        raise DataError(f'the data cannot be used as they are; nothing was run.\n{told}\n{hint}')
+    if any(count(report.findings, WARNING) for report in reports) and _is_first_process():
+        told = '\n'.join(_told(report, (WARNING,)) for report in reports if report.findings)
+        print(f'warning: not all of the data will be used as they are.\n{told}\n{hint}')
+
+
+def check_everything(config: Mapping[str, Any]) -> list[Report]:
+    """Look at every annotation, image and label map of a config, with progress.
+
+    Returns:
+        A report for each data set; one that two parts share comes once.
+
+    Raises:
+        MissingDataError: an annotation file or a folder is not there.
+    """
+    from rich.progress import track
+
+    parts = tuple(part for part in PARTS if config.get(f'{part}_dataloader'))
+    check_data(config, parts)
+    reports = []
+    for report, samples in _look_at_annotations(config, parts):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = pool.map(lambda sample: list(sample()), samples)
+            description = f'{report.part}: images'
+            for findings in track(found, description, total=len(samples)):
+                report.findings += findings
+        reports.append(report)
+    return reports
+
+
+def summary(reports: list[Report]) -> str:
+    """What `check_everything` found, for a person."""
+    findings = [finding for report in reports for finding in report.findings]
+    errors, warnings = count(findings, ERROR), count(findings, WARNING)
+    verdict = f'{errors} errors, {warnings} warnings, {count(findings, NOTE)} notes: '
+    if errors:
+        verdict += 'training would stop, or learn something else than the files say'
+    elif warnings:
+        verdict += 'it can be trained on, but not all of it is used as it is'
+    else:
+        verdict += 'it can be trained on'
+    return '\n'.join([*(_told(report) for report in reports), verdict])
+
+
+def _told(report: Report, severities: tuple[str, ...] = (ERROR, WARNING, NOTE)) -> str:
+    findings = [finding for finding in report.findings if finding.severity in severities]
+    return '\n'.join([str(report), *tell(findings)])
+
+
+def _is_first_process() -> bool:
+    # The process group does not exist yet.
+    return os.environ.get('RANK', '0') == '0'
+
+
+def _look_at_annotations(
+    config: Mapping[str, Any], parts: tuple[str, ...]
+) -> Iterator[tuple[Report, list]]:
+    """A report on each data set as far as no image is opened, and what is left to look at."""
+    seen: list[Mapping] = []
+    for part in parts:
+        for dataset in datasets_of(config.get(f'{part}_dataloader') or {}):
+            if dataset not in seen:
+                seen.append(dataset)
+                yield _look_at_data_set(config, part, dataset)
+
+
+def _look_at_data_set(
+    config: Mapping[str, Any], part: str, dataset: Mapping[str, Any]
+) -> tuple[Report, list]:
+    from mmengine.dataset import BaseDataset
+    from mmengine.registry import DATASETS, init_default_scope
+
+    scope = config.get('default_scope', 'mmengine')
+    init_default_scope(scope)
+    report = Report(part, str(dataset.get('ann_file') or dataset.get('data_root') or ''))
+    kind = dataset.get('type')
+    found = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if isinstance(found, type) and not issubclass(found, BaseDataset):
+        _add(report, NOTE, 'type of data set that is not looked into', f'{kind}')
+        return report, []
+    try:
+        built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f'{part}: the data set of type {kind}: {error}') from error
+    if not _is_known(built, scope):
+        _add(report, NOTE, 'type of data set that is not looked into', f'{kind}')
+        return report, []
+    classes = tuple(built.metainfo.get('classes') or ())
+    for name, num_classes in _heads(config.get('model'), 'model'):
+        if num_classes != len(classes):
+            detail = f'{name} is {num_classes}, the data set has {len(classes)} classes: set both'
+            _add(report, ERROR, 'head for another number of classes', detail)
+    if hasattr(built, 'COCOAPI'):
+        return report, _look_at_coco(report, built, config, part, dataset, classes)
+    return report, _look_at_label_maps(report, built, dataset, len(classes))
+
+
+def _is_known(dataset: Any, scope: str) -> bool:
+    """Whether it reads COCO files as mmdet's own does, or folders of label maps as mmseg's."""
+    if scope == 'mmdet':
+        from mmdet.datasets import CocoDataset
+
+        return (
+            isinstance(dataset, CocoDataset)
+            and type(dataset).load_data_list is CocoDataset.load_data_list
+        )
+    if scope == 'mmseg':
+        from mmseg.datasets import BaseSegDataset
+
+        return isinstance(dataset, BaseSegDataset)
+    return False
+
+
+def _look_at_coco(
+    report: Report,
+    dataset: Any,
+    config: Mapping[str, Any],
+    part: str,
+    data_config: Mapping[str, Any],
+    classes: tuple[str, ...],
+) -> list:
+    report.source = dataset.ann_file
+    filters = {} if dataset.test_mode else dataset.filter_cfg or {}
+    evaluators = evaluators_of(config.get(f'{part}_evaluator'))
+    use = CocoUse(
+        dataset.ann_file,
+        dataset.data_prefix['img'],
+        classes,
+        with_mask=bool(_transform(data_config, 'LoadAnnotations').get('with_mask'))
+        or any('segm' in evaluator.get('metric', ()) for evaluator in evaluators),
+        training=not dataset.test_mode,
+        filter_empty=filters.get('filter_empty_gt', False),
+        min_size=filters.get('min_size', 0),
+    )
+    for evaluator in evaluators:
+        file = evaluator.get('ann_file')
+        if file and os.path.abspath(file) != os.path.abspath(use.file):
+            kind = 'evaluation against another annotation file'
+            _add(report, WARNING, kind, f'{part}_evaluator.ann_file is {file}')
+    try:
+        content = check_coco(read_coco(use.file, annotated=part != 'test'), use)
+    except DataError as error:
+        _add(report, ERROR, 'annotation file that cannot be read', str(error))
+        return []
+    report.counts = {'images': content.num_images, 'annotations': content.num_annotations}
+    report.findings += content.findings
+    load, resize = _loader(data_config), _transform(data_config, 'Resize')
+    return [partial(_look_at_coco_image, use, content, key, load, resize) for key in content.images]
+
+
+def _look_at_coco_image(
+    use: CocoUse, content: CocoContent, key: Any, load: Load, resize: Mapping[str, Any]
+) -> Iterator[Finding]:
+    image = content.images[key]
+    path = os.path.join(use.image_folder, image['file_name'])
+    if not os.path.exists(path):  # which has been said
+        return
+    seen = look_at_image(path, load)
+    size = judge_size(seen, (image['width'], image['height']), load)
+    for severity, kind, detail in filter(
+        None, [*seen.judgements, judge_resized(seen, resize), size]
+    ):
+        yield Finding(severity, kind, path, f'image {key}', detail)
+    for annotation in content.annotations.get(key, ()) if use.with_mask else ():
+        judged = judge_compressed_mask(annotation)
+        if judged:
+            severity, kind, detail = judged
+            yield Finding(severity, kind, use.file, f'annotation {annotation["id"]}', detail)
+
+
+def _look_at_label_maps(
+    report: Report, dataset: Any, data_config: Mapping[str, Any], num_classes: int
+) -> list:
+    report.source = str(dataset.data_prefix['img_path'])
+    samples = dataset.load_data_list()
+    report.counts = {'images': len(samples)}
+    if not samples:
+        _add(report, ERROR, 'no image is left', f'no file ending in {dataset.img_suffix}')
+    names: dict[str, frozenset[str]] = {}
+    for sample in samples:
+        for key, kind in (('img_path', 'image file'), ('seg_map_path', 'label map')):
+            folder, name = os.path.split(sample.get(key, ''))
+            if folder not in names:
+                names[folder] = frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
+            if key in sample and name not in names[folder]:
+                detail = f'of {sample["img_path"]}' if key == 'seg_map_path' else ''
+                report.findings.append(Finding(ERROR, f'{kind} missing', sample[key], '', detail))
+    load = _loader(data_config)
+    load_labels = _build(_transform(data_config, 'LoadAnnotations') or {'type': 'LoadAnnotations'})
+    return [
+        partial(_look_at_pair, sample, load, load_labels, num_classes, dataset.ignore_index)
+        for sample in samples
+        if os.path.exists(sample['img_path'])
+    ]
+
+
+def _look_at_pair(
+    sample: dict, load: Load, load_labels: Load, num_classes: int, ignore_index: int
+) -> Iterator[Finding]:
+    seen = look_at_image(sample['img_path'], load)
+    yield from (Finding(s, kind, sample['img_path'], '', d) for s, kind, d in seen.judgements)
+    path = sample.get('seg_map_path')
+    if path and os.path.exists(path):
+        judged = look_at_label_map(sample, load_labels, seen.size, num_classes, ignore_index)
+        yield from (Finding(severity, kind, path, '', detail) for severity, kind, detail in judged)
+
+
+def _transform(dataset: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The config of the pipeline's transform of that type, wherever its scope; else empty."""
+    for transform in dataset.get('pipeline') or ():
+        if isinstance(transform, dict) and str(transform.get('type')).split('.')[-1] == name:
+            return dict(transform)
+    return {}
+
+
+def _loader(dataset: Mapping[str, Any]) -> Load:
+    return _build(_transform(dataset, 'LoadImageFromFile') or {'type': 'LoadImageFromFile'})
+
+
+def _build(transform: dict[str, Any]) -> Load:
+    from mmengine.registry import TRANSFORMS
+
+    return TRANSFORMS.build(transform)
+
+
+def _heads(model: Any, name: str) -> Iterator[tuple[str, int]]:
+    """Where a model config says the number of classes of the data set."""
+    if isinstance(model, (list, tuple)):
+        for index, child in enumerate(model):
+            yield from _heads(child, f'{name}.{index}')
+    elif isinstance(model, dict):
+        if name.rstrip('.0123456789').split('.')[-1] in HEADS and 'num_classes' in model:
+            yield f'{name}.num_classes', model['num_classes']
+        for key, child in model.items():
+            yield from _heads(child, f'{name}.{key}')
+
+
+def _add(report: Report, severity: str, kind: str, detail: str) -> None:
+    report.findings.append(Finding(severity, kind, report.source, '', detail))
+
+
+def write_reports(reports: list[Report], file: str) -> None:
+    """Write every finding as JSON."""
+    import json
+
+    Path(file).write_text(json.dumps([report.as_dict() for report in reports], indent=1))

@@ -1,0 +1,362 @@
+"""What mmdet would make of a COCO annotation file, without opening an image."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Judgement
+
+ANNOTATION_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area')
+IMAGE_FIELDS = ('id', 'file_name', 'height', 'width')
+OVERSHOOT = 1.0  # pixels by which the boxes of COCO itself leave their images
+
+
+@dataclass(frozen=True)
+class CocoUse:
+    """How a config reads an annotation file.
+
+    Attributes:
+        file: the annotation file.
+        image_folder: what names of images are relative to.
+        classes: the names of the classes, in the order of their labels.
+        with_mask: whether masks are read.
+        training: whether images are filtered, as in training.
+        filter_empty: whether images without annotations are left out of training.
+        min_size: images with a shorter side are left out of training.
+    """
+
+    file: str
+    image_folder: str
+    classes: tuple[str, ...]
+    with_mask: bool = False
+    training: bool = True
+    filter_empty: bool = False
+    min_size: int = 0
+
+
+@dataclass
+class CocoContent:
+    """The parts of an annotation file that are sound enough to go on with.
+
+    Attributes:
+        images: by id.
+        annotations: by id of their image.
+        num_images, num_annotations: how many the file has.
+        findings: about the file.
+    """
+
+    images: dict[Any, dict] = field(default_factory=dict)
+    annotations: dict[Any, list[dict]] = field(default_factory=dict)
+    num_images: int = 0
+    num_annotations: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read_coco(file: str, annotated: bool = True) -> dict[str, list]:
+    """The JSON of an annotation file, with its three lists.
+
+    Args:
+        file: its path.
+        annotated: False lets the list of annotations be absent, as in files for a test server.
+
+    Raises:
+        DataError: it is not JSON, or not of COCO's form.
+    """
+    try:
+        content = json.loads(Path(file).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f'{file} is not whole JSON: {error}') from error
+    if isinstance(content, dict) and not annotated:
+        content.setdefault('annotations', [])
+    lists = ('images', 'annotations', 'categories')
+    lacking = [
+        key
+        for key in lists
+        if not isinstance(content, dict)
+        or not isinstance(content.get(key), list)
+        or not all(isinstance(entry, dict) for entry in content[key])
+    ]
+    if lacking:
+        raise DataError(
+            f'{file} is not a COCO annotation file: it has no list of objects called '
+            f'{" or ".join(lacking)}'
+        )
+    return content
+
+
+def check_coco(content: Mapping[str, list], use: CocoUse) -> CocoContent:
+    """Go through an annotation file once, as mmdet will.
+
+    Args:
+        content: what `read_coco` gave.
+        use: how the config reads it.
+
+    Returns:
+        What is there, with everything that mmdet would stop at, drop or misread.
+    """
+    result = CocoContent(num_images=len(content['images']))
+    result.num_annotations = len(content['annotations'])
+
+    def found(severity: str, kind: str, detail: str, item: str = '') -> None:
+        result.findings.append(Finding(severity, kind, use.file, item, detail))
+
+    category_ids = _check_categories(content['categories'], use, found)
+    on_disk = lru_cache(maxsize=None)(_names_in)
+    paths: Counter[str] = Counter()
+    for image in content['images']:
+        item = f'image {image.get("id", "without an id")}'
+        fault = _judge_image(image, result.images)
+        if fault:
+            found(*fault, item)
+            continue
+        result.images[image['id']] = image
+        path = os.path.join(use.image_folder, image['file_name'])
+        paths[path] += 1
+        folder, name = os.path.split(path)
+        if name not in on_disk(folder):
+            found(ERROR, 'image file missing', path, item)
+        if paths[path] == 2:
+            found(WARNING, 'image file listed more than once', path, item)
+        if use.training and min(image['width'], image['height']) < use.min_size:
+            found(
+                NOTE,
+                'image smaller than min_size of the config, left out',
+                f'{image["width"]} x {image["height"]}',
+                item,
+            )
+    ids: set[Any] = set()
+    for annotation in content['annotations']:
+        item = f'annotation {annotation.get("id", "without an id")}'
+        for judgement in _judge_annotation(annotation, ids, result.images, category_ids, use):
+            found(*judgement, item)
+        if _is_id(annotation.get('id')):
+            ids.add(annotation['id'])
+        if _is_id(annotation.get('image_id')) and _is_id(annotation.get('category_id')):
+            result.annotations.setdefault(annotation['image_id'], []).append(annotation)
+    _check_what_is_left(result, category_ids, use, found)
+    return result
+
+
+def _check_categories(categories: list, use: CocoUse, found: Callable[..., None]) -> dict[Any, str]:
+    """The names of all categories by id; says where labels would mean something else."""
+    by_id: dict[Any, str] = {}
+    for category in categories:
+        item = f'category {category.get("id", "without an id")}'
+        if not _is_id(category.get('id')) or not isinstance(category.get('name'), str):
+            found(ERROR, 'category without an id or a name', str(category)[:80], item)
+        elif category['id'] in by_id:
+            found(ERROR, 'category id used twice', category['name'], item)
+        elif category['name'] in by_id.values():
+            found(ERROR, 'category name used twice', category['name'], item)
+        else:
+            by_id[category['id']] = category['name']
+    # mmdet numbers the categories that it wants in the order of the file.
+    taken = [name for name in by_id.values() if name in use.classes]
+    if not taken:
+        found(
+            ERROR,
+            'no class of the config is a category of the file',
+            f'classes {_some(use.classes)}; categories {_some(list(by_id.values()))}',
+        )
+    elif taken != list(use.classes[: len(taken)]):
+        wrong = next(i for i, name in enumerate(taken) if name != use.classes[i])
+        found(
+            ERROR,
+            'labels would mean other classes',
+            f'label {wrong} is {use.classes[wrong]!r} in the config, but mmdet numbers the '
+            f'categories in the order of the file, where it is {taken[wrong]!r}: give '
+            f'metainfo.classes in the order of the file ({_some(taken)})',
+        )
+    elif len(taken) < len(use.classes):
+        missing = use.classes[len(taken) :]
+        found(WARNING, 'class of the config that is no category of the file', _some(missing))
+    others = [name for name in by_id.values() if name not in use.classes]
+    if taken and others:
+        found(NOTE, 'category that is no class of the config, left out', _some(others))
+    return by_id
+
+
+def _judge_image(image: dict, known: Mapping[Any, dict]) -> Judgement | None:
+    lacking = [key for key in IMAGE_FIELDS if key not in image]
+    if lacking:
+        return ERROR, 'image lacks a field', ', '.join(lacking)
+    if not _is_id(image['id']) or not isinstance(image['file_name'], str):
+        return ERROR, 'image id or file name of the wrong type', str(image)[:80]
+    if image['id'] in known:
+        return ERROR, 'image id used twice', image['file_name']
+    size = image['width'], image['height']
+    if not all(_is_number(side) and side >= 1 for side in size):
+        return ERROR, 'image size that cannot be', f'{size[0]} x {size[1]}'
+    return None
+
+
+def _judge_annotation(
+    annotation: dict,
+    ids: set,
+    images: Mapping[Any, dict],
+    categories: Mapping[Any, str],
+    use: CocoUse,
+) -> Iterator[Judgement]:
+    lacking = [key for key in ANNOTATION_FIELDS if key not in annotation]
+    if lacking:
+        yield ERROR, 'annotation lacks a field', ', '.join(lacking)
+        return
+    for key in ('id', 'image_id', 'category_id'):
+        if not _is_id(annotation[key]):
+            yield ERROR, 'annotation id of the wrong type', f'{key} {annotation[key]!r}'
+            return
+    if annotation['id'] in ids:
+        yield ERROR, 'annotation id used twice', f'image {annotation["image_id"]}'
+    if annotation['id'] == 0:
+        yield WARNING, 'annotation id 0, which pycocotools counts as missed', 'number from 1'
+    if annotation['image_id'] not in images:
+        yield WARNING, 'annotation of an unknown image, left out', f'{annotation["image_id"]}'
+        return
+    if annotation['category_id'] not in categories:
+        yield WARNING, 'annotation of an unknown category, left out', f'{annotation["category_id"]}'
+        return
+    if annotation.get('ignore'):
+        yield NOTE, 'annotation marked "ignore", left out', f'image {annotation["image_id"]}'
+    box, area = annotation['bbox'], annotation['area']
+    if not isinstance(box, list) or len(box) != 4:
+        yield ERROR, 'box that is not four numbers', f'{box!r}'[:80]
+        return
+    if not all(_is_number(number) for number in (*box, area)):
+        yield ERROR, 'box or area that is no number', f'box {box}, area {area}'
+        return
+    image = images[annotation['image_id']]
+    yield from _judge_box(box, area, image['width'], image['height'])
+    if use.with_mask and categories[annotation['category_id']] in use.classes:
+        yield from _judge_mask(annotation.get('segmentation'), image['width'], image['height'])
+
+
+def _judge_box(box: list, area: float, width: float, height: float) -> Iterator[Judgement]:
+    x, y, w, h = box
+    if w < 0 or h < 0:
+        yield WARNING, 'box of negative size, left out', f'{box}'
+    elif min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
+        kind = 'box of no size, left out' if not w or not h else 'box outside the image, left out'
+        yield WARNING, kind, f'{box} in {width} x {height}'
+    elif w < 1 or h < 1:
+        yield WARNING, 'box under a pixel, left out', f'{box}'
+    elif area <= 0:
+        yield WARNING, 'area of zero or less, left out', f'{area}'
+    elif max(-x, -y, x + w - width, y + h - height) > OVERSHOOT:
+        yield WARNING, 'box sticks out of the image', f'{box} in {width} x {height}'
+
+
+def _judge_mask(mask: Any, width: float, height: float) -> Iterator[Judgement]:
+    if not mask:
+        yield ERROR, 'mask missing', 'the config reads masks'
+    elif isinstance(mask, list):
+        if not all(isinstance(polygon, list) for polygon in mask):
+            yield ERROR, 'mask is no list of polygons', f'{mask!r}'[:80]
+        elif not all(_is_number(number) for polygon in mask for number in polygon):
+            yield ERROR, 'polygon with something that is no number', f'{mask!r}'[:80]
+        else:
+            bad = sum(len(polygon) < 6 or len(polygon) % 2 for polygon in mask)
+            if bad == len(mask):
+                yield WARNING, 'no polygon of three corners, instance ignored', f'{mask!r}'[:80]
+            elif bad:
+                yield WARNING, 'polygon without three corners, left out', f'{bad} of {len(mask)}'
+    elif not isinstance(mask, dict) or not {'size', 'counts'} <= set(mask):
+        yield ERROR, 'mask is neither polygons nor RLE', f'{mask!r}'[:80]
+    elif mask['size'] != [height, width]:
+        yield ERROR, 'mask of another size', f'{mask["size"]}, image [{height}, {width}]'
+    elif isinstance(mask['counts'], list):
+        whole = all(isinstance(run, int) and run >= 0 for run in mask['counts'])
+        if not whole or sum(mask['counts']) != width * height:
+            yield ERROR, 'mask whose runs do not fill the image', f'size {mask["size"]}'
+    elif not isinstance(mask['counts'], str):
+        yield WARNING, 'mask without runs, instance ignored', f'{mask!r}'[:80]
+
+
+def judge_compressed_mask(annotation: dict) -> Judgement | None:
+    """Whether the runs of a compressed RLE fill its size; None if so, and for other masks.
+
+    pycocotools reads past the end of one whose runs do not, and says nothing.
+    """
+    mask = annotation.get('segmentation')
+    if not isinstance(mask, dict) or not isinstance(mask.get('counts'), str):
+        return None
+    runs = _decompress(mask['counts'])
+    if min(runs, default=0) < 0 or sum(runs) != math.prod(mask['size']):
+        return ERROR, 'mask whose runs do not fill the image', f'size {mask["size"]}'
+    return None
+
+
+def _decompress(counts: str) -> list[int]:
+    # The form that pycocotools' rleToString writes: 5 bits a character, counted from 48; the
+    # sixth bit says that more follow; from the fourth run on, differences to the last but one.
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs
+
+
+def _check_what_is_left(
+    result: CocoContent, categories: Mapping[Any, str], use: CocoUse, found: Callable[..., None]
+) -> None:
+    """Say which classes and images have nothing, and whether any image is left to train on."""
+    wanted = {key for key, name in categories.items() if name in use.classes}
+    used: Counter[str] = Counter()
+    left = 0
+    for key, image in result.images.items():
+        mine = [a for a in result.annotations.get(key, ()) if a['category_id'] in wanted]
+        used.update(categories[a['category_id']] for a in mine)
+        if mine and all(annotation.get('iscrowd') for annotation in mine):
+            found(NOTE, 'image with crowds only', image['file_name'], f'image {key}')
+        elif not mine:
+            what = 'left out' if use.training and use.filter_empty else 'all background'
+            found(NOTE, f'image without annotations, {what}', image['file_name'], f'image {key}')
+        big_enough = min(image['width'], image['height']) >= use.min_size
+        left += big_enough and (bool(mine) or not use.filter_empty)
+    unused = [name for name in use.classes if name in categories.values() and not used[name]]
+    if unused and use.training:
+        found(WARNING, 'class without any annotation', _some(unused))
+    if not (left if use.training else result.images):
+        found(
+            ERROR,
+            'no image is left',
+            f'of {result.num_images}, after leaving out what has no annotation of '
+            f'{_some(use.classes)} and what is smaller than {use.min_size} pixels'
+            if use.training
+            else 'the file lists none',
+        )
+
+
+def _names_in(folder: str) -> frozenset[str]:
+    # A listing costs a fraction of a look at each file, on a network above all.
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:
+        return frozenset()
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or (_is_number(value) and not isinstance(value, bool))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _some(names: Any, most: int = 6) -> str:
+    return ', '.join(names[:most]) + (f', … ({len(names)})' if len(names) > most else '')

@@ -1,0 +1,192 @@
+"""What a training would see of image files and label maps; each is opened and decoded whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import mmcv
+import numpy as np
+from PIL import ExifTags, Image
+
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, Judgement
+
+Load = Callable[[dict], dict | None]
+SMALL_SIDE = 8  # pixels; the coarsest level of most backbones then is a single position
+LONG_SIDES = 50  # times the short side
+SUFFIXES = {
+    'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
+    'MPO': ('.jpg', '.jpeg', '.mpo'),  # what some cameras and phones call .jpg
+    'PNG': ('.png',),
+    'TIFF': ('.tif', '.tiff'),
+    'BMP': ('.bmp', '.dib'),
+    'WEBP': ('.webp',),
+    'GIF': ('.gif',),
+}
+
+
+@dataclass
+class LookedAt:
+    """What opening a file showed.
+
+    Attributes:
+        size: width and height as training gets them; None if it gets nothing.
+        stored_size: width and height before a rotation that EXIF asks for.
+        orientation: EXIF's number of that rotation; 1 is none.
+        judgements: what there is to say.
+    """
+
+    size: tuple[int, int] | None = None
+    stored_size: tuple[int, int] | None = None
+    orientation: int = 1
+    judgements: list[Judgement] = field(default_factory=list)
+
+
+def look_at_image(path: str, load: Load) -> LookedAt:
+    """Open an image as training will.
+
+    Args:
+        path: the file.
+        load: the transform of the pipeline that loads it, e.g. mmcv's ``LoadImageFromFile``.
+    """
+    seen = LookedAt()
+    if not os.path.exists(path):
+        seen.judgements = [(ERROR, 'image file missing', '')]
+        return seen
+    if not os.path.getsize(path):
+        seen.judgements = [(ERROR, 'image file empty', '0 bytes')]
+        return seen
+    try:
+        with Image.open(path) as image:
+            seen.stored_size = image.size
+            seen.judgements = list(_judge_format(image, path))
+            # OpenCV may fill up a file that ends early with grey, without a word.
+            image.load()
+            seen.orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except OSError as error:
+        if seen.stored_size is not None:
+            seen.judgements.append((ERROR, 'image file damaged or cut short', str(error)))
+    except Image.DecompressionBombError:
+        pass  # a limit of Pillow; the loader has its own
+    except Exception as error:  # Pillow's decoders raise whatever a damaged byte leads to
+        seen.judgements.append((ERROR, 'image file damaged', f'{type(error).__name__}: {error}'))
+    try:
+        loaded = load({'img_path': path})
+    except Exception as error:
+        loaded = None
+        reason = str(error).strip().split('\n')[0]
+    else:
+        reason = 'the loader gives nothing'
+    if loaded is None:
+        if not any(severity == ERROR for severity, *_ in seen.judgements):
+            seen.judgements.append((ERROR, 'image that cannot be decoded', reason))
+        return seen
+    height, width = loaded['img'].shape[:2]
+    seen.size = width, height
+    if min(width, height) < SMALL_SIDE:
+        seen.judgements.append((WARNING, 'tiny image', f'{width} x {height}'))
+    if max(width, height) > LONG_SIDES * min(width, height):
+        seen.judgements.append((WARNING, 'very long image', f'{width} x {height}'))
+    return seen
+
+
+def judge_resized(seen: LookedAt, resize: Mapping[str, Any]) -> Judgement | None:
+    """Tell whether a ``Resize`` that keeps the ratio of the sides would leave no pixel."""
+    if seen.size is None or not resize.get('keep_ratio') or 'scale' not in resize:
+        return None
+    resized = mmcv.rescale_size(seen.size, tuple(resize['scale']))
+    if min(resized) > 0:
+        return None
+    detail = f'{seen.size[0]} x {seen.size[1]} would become {resized[0]} x {resized[1]}'
+    return ERROR, 'image of which resizing leaves nothing', detail
+
+
+def _judge_format(image: Image.Image, path: str) -> Iterator[Judgement]:
+    form, mode = str(image.format), image.mode
+    expected = SUFFIXES.get(form)
+    if expected and not path.lower().endswith(expected):
+        yield NOTE, 'image with the suffix of another format', form
+    # Of 16-bit colours Pillow tells only in how it unpacks them.
+    tiles = getattr(image, 'tile', ())
+    unpacked = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in tiles]
+    if mode.startswith('I') or (form in ('PNG', 'TIFF') and '16' in str(unpacked)):
+        yield WARNING, '16-bit image, cut to 8 bits', mode
+    if mode == 'CMYK':
+        yield NOTE, 'CMYK image, converted', ''
+    if mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
+        yield NOTE, 'image with transparency, which is dropped', mode
+    if mode in ('1', 'L', 'LA'):
+        yield NOTE, 'grey image, repeated three times', mode
+
+
+def judge_size(seen: LookedAt, annotated: tuple[int, int], load: Load) -> Judgement | None:
+    """Compare an image with the width and height that its annotations were made for."""
+    if seen.size is None:
+        return None
+    turned = seen.orientation > 1 and getattr(load, 'color_type', 'color') in ('color', 'grayscale')
+    if seen.size == annotated:
+        # Only of a rotation that swaps unequal sides the size shows who has applied it.
+        if turned and (seen.orientation < 5 or seen.size[0] == seen.size[1]):
+            detail = f'orientation {seen.orientation}: loading applies it; do the boxes fit then?'
+            return WARNING, 'EXIF rotation that keeps the size', detail
+        return (NOTE, 'EXIF rotation, applied as in the annotations', '') if turned else None
+    detail = (
+        f'{seen.size[0]} x {seen.size[1]} when loaded, '
+        f'{annotated[0]} x {annotated[1]} in the annotations'
+    )
+    if turned and seen.stored_size == annotated:
+        return (
+            ERROR,
+            'annotations made without the EXIF rotation that loading applies',
+            f"{detail}; give LoadImageFromFile color_type='color_ignore_orientation'",
+        )
+    return ERROR, 'image of another size than its annotations', detail
+
+
+def look_at_label_map(
+    sample: Mapping[str, Any],
+    load: Load,
+    image_size: tuple[int, int] | None,
+    num_classes: int,
+    ignore_index: int,
+) -> Iterator[Judgement]:
+    """Open a label map as training will.
+
+    Args:
+        sample: what the data set hands to its pipeline; has ``seg_map_path``.
+        load: mmseg's ``LoadAnnotations`` of the pipeline.
+        image_size: width and height of the image, if known.
+        num_classes: labels go from 0 to one less, after any ``reduce_zero_label``.
+        ignore_index: the label that is not learnt.
+    """
+    path = sample['seg_map_path']
+    if not os.path.exists(path):
+        yield ERROR, 'label map missing', ''
+        return
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            image.load()
+        loaded = load({**sample, 'seg_fields': []}) or {}
+        labels = loaded['gt_seg_map']
+    except Exception as error:
+        reason = str(error).strip().split('\n')[0]
+        yield ERROR, 'label map that cannot be read', f'{type(error).__name__}: {reason}'
+        return
+    if mode not in ('L', 'P', '1'):
+        detail = f'{mode}; expected 8 bits a pixel, each the number of a class'
+        yield ERROR, 'label map of colours or of more than 8 bits', detail
+        return
+    height, width = labels.shape
+    if image_size not in (None, (width, height)):
+        detail = f'{width} x {height}, image {image_size[0]} x {image_size[1]}'
+        yield ERROR, 'label map of another size than its image', detail
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    unknown = [int(n) for n in present if n >= num_classes and n != ignore_index]
+    if unknown:
+        detail = f'{unknown}; there are {num_classes} classes (0 to {num_classes - 1})'
+        yield ERROR, 'label map with unknown labels', detail
+    elif present.tolist() == [ignore_index]:
+        yield NOTE, 'label map with nothing but the ignored label', str(ignore_index)

@@ -1,0 +1,160 @@
+"""Downloads: over https alone, whole, the file that the name promises, and never run."""
+
+import hashlib
+import io
+import os
+
+import pytest
+import torch
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from safetensors.torch import save
+
+from lightvit_mm.checkpoints import CheckpointError
+
+SITE = 'https://site.example/weights'
+
+
+class RunsOnLoad:
+    def __reduce__(self):
+        return os.mkdir, ('was_run',)
+
+
+def as_file(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+WEIGHTS = as_file({'weight': torch.ones(2)})
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def cached(tmp_path) -> list[str]:
+    folder = tmp_path / 'torch/hub/checkpoints'
+    return [file.name for file in folder.iterdir()] if folder.exists() else []
+
+
+def test_fetched_once_and_read(network, tmp_path):
+    network.answers[f'{SITE}/a.pth?download=true'] = WEIGHTS
+    for _ in range(2):
+        content = CheckpointLoader.load_checkpoint(f'{SITE}/a.pth?download=true')
+        assert content['weight'].sum() == 2
+    assert len(network.asked) == 1
+    assert cached(tmp_path) == ['a.pth']
+
+
+def test_safetensors(network):
+    network.answers[f'{SITE}/a.safetensors'] = save({'weight': torch.ones(2)})
+    assert CheckpointLoader.load_checkpoint(f'{SITE}/a.safetensors')['weight'].sum() == 2
+
+
+@pytest.mark.parametrize('digits', [8, 16, 64])
+def test_the_hash_in_the_name(network, tmp_path, digits):
+    right = hashlib.sha256(WEIGHTS).hexdigest()[:digits]
+    network.answers[f'{SITE}/v-1.0-{right}.pth'] = WEIGHTS
+    assert CheckpointLoader.load_checkpoint(f'{SITE}/v-1.0-{right}.pth')
+    wrong = f'{SITE}/v-1.0-{right[::-1]}.pth'
+    network.answers[wrong] = WEIGHTS
+    with pytest.raises(CheckpointError, match='not the file that its name promises'):
+        CheckpointLoader.load_checkpoint(wrong)
+    assert cached(tmp_path) == [f'v-1.0-{right}.pth']
+    # Nor is a file in the cache believed.
+    (tmp_path / f'torch/hub/checkpoints/v-1.0-{right}.pth').write_bytes(WEIGHTS + b'x')
+    with pytest.raises(CheckpointError, match='not the file that its name promises'):
+        CheckpointLoader.load_checkpoint(f'{SITE}/v-1.0-{right}.pth')
+
+
+@pytest.mark.parametrize('name', ['epoch-12.pth', 'model-v2.pth', 'repvit-m1.pth'])
+def test_names_without_a_hash(network, name):
+    network.answers[f'{SITE}/{name}'] = WEIGHTS
+    assert CheckpointLoader.load_checkpoint(f'{SITE}/{name}')
+
+
+@pytest.mark.parametrize('address', ['http://site.example/a.pth', 'HTTP://site.example/a.pth'])
+def test_unprotected_addresses(network, address):
+    network.answers[address] = WEIGHTS
+    with pytest.raises((CheckpointError, FileNotFoundError)):
+        CheckpointLoader.load_checkpoint(address)
+    assert not network.asked
+
+
+@pytest.mark.parametrize('target', ['http://site.example/b.pth', 'file:///etc/passwd'])
+def test_redirects_stay_protected(network, tmp_path, target):
+    network.redirects[f'{SITE}/a.pth'] = target
+    network.answers[target] = WEIGHTS
+    with pytest.raises(CheckpointError, match=r'unprotected|not allowed'):
+        CheckpointLoader.load_checkpoint(f'{SITE}/a.pth')
+    assert network.asked == [f'{SITE}/a.pth']
+    assert not cached(tmp_path)
+
+
+def test_protected_redirects_are_followed(network):
+    network.redirects[f'{SITE}/a.pth'] = 'https://elsewhere.example/b.pth'
+    network.answers['https://elsewhere.example/b.pth'] = WEIGHTS
+    assert CheckpointLoader.load_checkpoint(f'{SITE}/a.pth')['weight'].sum() == 2
+
+
+def test_a_download_that_is_cut_short_leaves_nothing(network, tmp_path):
+    address = f'{SITE}/a.pth'
+    network.answers[address] = WEIGHTS
+    whole = network.open
+
+    def cut(request):
+        response = whole(request)
+        response.read(len(WEIGHTS) // 2)
+        return response
+
+    network.open = cut
+    with pytest.raises(CheckpointError, match='it ended after'):
+        CheckpointLoader.load_checkpoint(address)
+    assert not cached(tmp_path)
+
+
+NAMED = {
+    'torchvision://net': ('get_torchvision_models', {'net': f'{SITE}/net.pth'}),
+    'modelzoo://net': ('get_torchvision_models', {'net': f'{SITE}/net.pth'}),
+    'open-mmlab://net': ('get_external_models', {'net': f'{SITE}/net.pth'}),
+    'openmmlab://net': ('get_external_models', {'net': f'{SITE}/net.pth'}),
+    'mmcls://net': ('get_mmcls_models', {'net': f'{SITE}/net.pth'}),
+}
+
+
+@pytest.mark.parametrize('name', NAMED)
+def test_names_that_mmengine_knows(network, monkeypatch, tmp_path, name):
+    table, known = NAMED[name]
+    monkeypatch.setattr(mmengine_checkpoint, table, lambda: known)
+    network.answers[f'{SITE}/net.pth'] = as_file({'state_dict': {'backbone.weight': torch.ones(2)}})
+    content = CheckpointLoader.load_checkpoint(name)
+    prefix = '' if name.startswith('mmcls') else 'backbone.'
+    assert list(content['state_dict']) == [f'{prefix}weight']
+    with pytest.raises(CheckpointError, match=r'knows no such name.*net'):
+        CheckpointLoader.load_checkpoint(f'{name}t')
+    (tmp_path / 'torch/hub/checkpoints/net.pth').unlink()
+    network.answers[f'{SITE}/net.pth'] = as_file({'state_dict': {}, 'meta': RunsOnLoad()})
+    with pytest.raises(CheckpointError, match=r'refused.*mkdir'):
+        CheckpointLoader.load_checkpoint(name)
+    assert not (tmp_path / 'was_run').exists()
+
+
+def test_deprecated_names_and_local_files_of_openmmlab(monkeypatch, tmp_path):
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+    (tmp_path / 'mine.pth').write_bytes(WEIGHTS)
+    (tmp_path / 'open_mmlab.json').write_text('{"detectron/resnet50_caffe": "mine.pth"}')
+    content = CheckpointLoader.load_checkpoint('open-mmlab://resnet50_caffe')
+    assert content['weight'].sum() == 2
+
+
+@pytest.mark.parametrize('name', ['pavi://a', 's3://b/a.pth', 'x:s3://b/a.pth', 'petrel://a'])
+def test_stores_that_are_refused(name):
+    with pytest.raises(CheckpointError, match='fetch it yourself'):
+        CheckpointLoader.load_checkpoint(name)
+
+
+def test_every_loader_of_mmengine_has_been_replaced():
+    for scheme, loader in CheckpointLoader._schemes.items():
+        assert loader.__module__.startswith('lightvit_mm.'), scheme

@@ -1,0 +1,322 @@
+"""Every bad annotation is refused before the first step, or said; and mmdet does what is said."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import small_data
+from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+
+from lightvit_mm.data.checking import check_before_run, check_everything, summary
+from lightvit_mm.data.coco_file import _decompress
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError
+
+NAMES = ['a.png', 'b.png', 'c.png']
+
+
+@pytest.fixture
+def content():
+    return small_data.coco(dict.fromkeys(NAMES, small_data.SIZE))
+
+
+@pytest.fixture
+def root(tmp_path):
+    small_data.write_images(tmp_path, NAMES)
+    return tmp_path
+
+
+def write_and_check(root, content, masks=False, **options):
+    small_data.write_coco(root, content)
+    config = small_data.detector_config(root, masks, **options)
+    return config, check_everything(config)
+
+
+def mmdet_reads(config, masks=False) -> int:
+    """Instances that reach the model as targets, by mmdet's own data set and pipeline."""
+    init_default_scope('mmdet')
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    targets = [dataset[i]['data_samples'].gt_instances for i in range(len(dataset))]
+    assert all(np.isfinite(target.bboxes.numpy()).all() for target in targets)
+    if masks:
+        assert all(set(np.unique(target.masks.masks)) <= {0, 1} for target in targets)
+    return sum(len(target) for target in targets)
+
+
+def first(content) -> dict:
+    return content['annotations'][0]
+
+
+def set_first(**values):
+    return lambda content: first(content).update(values)
+
+
+def drop_all(content):
+    content['annotations'] = []
+
+
+def crowd_only(content):
+    for annotation in content['annotations'][:4]:
+        annotation['iscrowd'] = 1
+
+
+RLE = {'size': [48, 64], 'counts': [48 * 32, 48 * 32]}
+# What is spoilt; how it is judged, in which words; how many of the 12 instances mmdet trains on, or
+# None where it stops, ...
+CASES = {
+    'unknown category': (set_first(category_id=9), WARNING, 'unknown category', 11),
+    'unknown image': (set_first(image_id=9), WARNING, 'unknown image', 11),
+    'outside': (set_first(bbox=[100, 100, 9, 9]), WARNING, 'outside the image', 11),
+    'sticks out': (set_first(bbox=[40, 20, 60, 20]), WARNING, 'sticks out', 12),
+    'no size': (set_first(bbox=[5, 5, 0, 0]), WARNING, 'of no size', 11),
+    'under a pixel': (set_first(bbox=[5, 5, 0.5, 9]), WARNING, 'under a pixel', 11),
+    'zero area': (set_first(area=0), WARNING, 'area of zero', 11),
+    'negative size': (set_first(bbox=[9, 9, -5, 5]), WARNING, 'negative size', 11),
+    'ignored': (set_first(ignore=1), NOTE, 'marked "ignore"', 11),
+    'crowd only': (crowd_only, NOTE, 'crowds only', 8),
+    'id 0': (set_first(id=0), WARNING, 'id 0', 12),
+    'image without': (
+        lambda content: content.update(annotations=content['annotations'][4:]),
+        NOTE, 'without annotations, left out', 8,
+    ),
+    'class without': (
+        lambda content: content.update(
+            annotations=[a for a in content['annotations'] if a['category_id'] != 4]
+        ),
+        WARNING, 'class without any annotation', 9,
+    ),
+    'category more': (
+        lambda content: content['categories'].append({'id': 9, 'name': 'moon'}),
+        NOTE, 'no class of the config', 12,
+    ),
+    'last category missing': (
+        lambda content: content['categories'].pop(), WARNING, 'that is no category', 9,
+    ),
+    'no annotation at all': (drop_all, ERROR, 'no image is left', None),
+    'other classes': (
+        lambda content: [c.update(name=f'my {c["name"]}') for c in content['categories']],
+        ERROR, 'no class of the config is a category', None,
+    ),
+    'box of three': (set_first(bbox=[1, 2, 3]), ERROR, 'not four numbers', None),
+    'box of text': (set_first(bbox=['1', '2', '3', '4']), ERROR, 'is no number', None),
+    'no area': (lambda content: first(content).pop('area'), ERROR, 'lacks a field', None),
+    'id twice': (set_first(id=2), ERROR, 'annotation id used twice', None),
+    'no file name': (
+        lambda content: content['images'][0].pop('file_name'), ERROR, 'lacks a field', None,
+    ),
+    'no height': (
+        lambda content: content['images'][0].pop('height'), ERROR, 'lacks a field', None,
+    ),
+    'missing file': (
+        lambda content: content['images'][0].update(file_name='x.png'), ERROR, 'file missing', None,
+    ),
+}  # fmt: skip
+# ... or 'silent' where it goes on and is wrong.
+SILENT = {
+    'NaN': (set_first(bbox=[float('nan'), 0, 9, 9]), ERROR, 'is no number'),
+    'infinite': (set_first(bbox=[0, 0, float('inf'), 9]), ERROR, 'is no number'),
+    'image id twice': (
+        lambda content: content['images'][1].update(id=1), ERROR, 'image id used twice',
+    ),
+    'image listed twice': (
+        lambda content: content['images'][1].update(file_name='a.png'),
+        WARNING, 'listed more than once',
+    ),
+    'order of classes': (
+        lambda content: content['categories'].reverse(), ERROR, 'labels would mean other classes',
+    ),
+    'category id twice': (
+        lambda content: content['categories'][1].update(id=1), ERROR, 'category id used twice',
+    ),
+    'image of no size': (
+        lambda content: content['images'][0].update(width=0), ERROR, 'size that cannot be',
+    ),
+    'another size': (
+        lambda content: content['images'][0].update(width=99), ERROR,
+        'image of another size than its annotations',
+    ),
+}  # fmt: skip
+
+
+def judged(reports, severity, kind) -> bool:
+    found = [finding for report in reports for finding in report.findings]
+    return any(finding.severity == severity and kind in finding.kind for finding in found)
+
+
+@pytest.mark.parametrize(('spoil', 'severity', 'kind', 'read'), CASES.values(), ids=CASES)
+def test_what_mmdet_leaves_out_or_stops_at(root, content, spoil, severity, kind, read):
+    spoil(content)
+    config, reports = write_and_check(root, content)
+    assert judged(reports, severity, kind), summary(reports)
+    if read is None:
+        with pytest.raises(DataError, match=kind) as error:
+            check_before_run(config, ('train', 'val'))
+        assert str(root) in str(error.value)
+        with pytest.raises(Exception):  # noqa: B017 (mmdet's own, of many types)
+            mmdet_reads(config)
+    else:
+        check_before_run(config, ('train', 'val'))
+        assert mmdet_reads(config) == read
+
+
+@pytest.mark.parametrize(('spoil', 'severity', 'kind'), SILENT.values(), ids=SILENT)
+def test_what_mmdet_does_not_notice(root, content, spoil, severity, kind):
+    spoil(content)
+    config, reports = write_and_check(root, content)
+    assert judged(reports, severity, kind), summary(reports)
+    if severity == ERROR and kind != 'image of another size than its annotations':
+        with pytest.raises(DataError, match=kind):
+            check_before_run(config, ('train',))
+
+
+def test_nothing_wrong(root, content, capsys):
+    config, reports = write_and_check(root, content)
+    assert not [finding for report in reports for finding in report.findings]
+    assert [report.counts for report in reports] == [{'images': 3, 'annotations': 12}] * 2
+    assert 'it can be trained on' in summary(reports)
+    check_before_run(config, ('train', 'val', 'test'))
+    assert 'warning' not in capsys.readouterr().out
+    assert mmdet_reads(config) == 12
+
+
+def test_warnings_are_printed_before_a_run(root, content, capsys):
+    set_first(area=0)(content)
+    config, _ = write_and_check(root, content)
+    capsys.readouterr()
+    check_before_run(config, ('train',))
+    said = capsys.readouterr().out
+    assert 'area of zero or less, left out (1)' in said
+    assert 'annotation 1' in said
+    assert 'tools/check_data.py' in said
+
+
+def compressed(runs: list[int]) -> str:
+    from pycocotools import mask as codec
+
+    return codec.frPyObjects({'size': [48, 64], 'counts': runs}, 48, 64)['counts'].decode()
+
+
+def mask(**values):
+    return lambda content: first(content).update(segmentation={**RLE, **values})
+
+
+MASKS = {
+    'uncompressed': (mask(), None, None, 12),
+    'compressed': (mask(counts=compressed([1000, 2072])), None, None, 12),
+    'no polygon': (set_first(segmentation=[[1, 2, 3]]), WARNING, 'instance ignored', 11),
+    'half a polygon': (
+        set_first(segmentation=[[1, 2, 3], [0, 0, 9, 0, 9, 9]]), WARNING, 'without three', 12,
+    ),
+    'no runs': (mask(counts=None), WARNING, 'without runs', 11),
+    'of another size': (mask(size=[10, 10]), ERROR, 'mask of another size', 'silent'),
+    'compressed of another size': (
+        mask(size=[10, 10], counts=compressed([1000, 2072])), ERROR, 'mask of another size', None,
+    ),
+    'runs too few': (mask(counts=[10, 10]), ERROR, 'do not fill', 'silent'),
+    'runs too many': (mask(counts=[9999, 1]), ERROR, 'do not fill', None),
+    'compressed runs too few': (mask(counts=compressed([9, 9])), ERROR, 'do not fill', 'silent'),
+    'negative runs': (mask(counts=[-5, 3077]), ERROR, 'do not fill', None),
+    'missing': (lambda content: first(content).pop('segmentation'), ERROR, 'mask missing', None),
+    'flat': (set_first(segmentation=[1, 2, 3, 4, 5, 6]), ERROR, 'no list of polygons', None),
+    'text': (set_first(segmentation=[['a'] * 6]), ERROR, 'is no number', None),
+    'no RLE': (set_first(segmentation={'runs': 1}), ERROR, 'neither polygons', 'silent'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('spoil', 'severity', 'kind', 'read'), MASKS.values(), ids=MASKS)
+def test_masks(root, content, spoil, severity, kind, read):
+    spoil(content)
+    config, reports = write_and_check(root, content, masks=True)
+    if severity is None:
+        assert not [finding for report in reports for finding in report.findings]
+    else:
+        assert judged(reports, severity, kind), summary(reports)
+    if read is None:
+        with pytest.raises(Exception):  # noqa: B017 (mmdet's own, of many types)
+            mmdet_reads(config, masks=True)
+    elif read != 'silent':
+        assert mmdet_reads(config, masks=True) == read
+    without, reports = write_and_check(root, content)
+    assert not judged(reports, ERROR, '') and mmdet_reads(without) == 12, 'masks are not read'
+
+
+def test_compressed_runs_are_read_as_pycocotools_writes_them():
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        runs = generator.integers(0, 2000, generator.integers(1, 12)).tolist()
+        from pycocotools import mask as codec
+
+        text = codec.frPyObjects({'size': [1, sum(runs)], 'counts': runs}, 1, sum(runs))['counts']
+        assert _decompress(text.decode()) == runs
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('{"images": [', 'not whole JSON.*line 1 column'),
+        ('', 'not whole JSON'),
+        ('[]', 'not a COCO annotation file'),
+        ('{"images": [], "annotations": []}', 'called categories'),
+        ('{"images": [1], "annotations": [], "categories": []}', 'called images'),
+        ('\x00\xff', 'not whole JSON'),
+    ],
+)
+def test_files_that_are_no_annotations(root, content, text, said):
+    small_data.write_coco(root, content)
+    (root / 'annotations/instances_train.json').write_text(text)
+    config = small_data.detector_config(root)
+    with pytest.raises(DataError, match=said) as error:
+        check_before_run(config, ('train',))
+    assert 'instances_train.json' in str(error.value)
+    assert judged(check_everything(config), ERROR, 'annotation file that cannot be read')
+
+
+def test_a_file_for_a_test_server_has_no_annotations(root, content):
+    del content['annotations']
+    small_data.write_coco(root, content)
+    check_before_run(small_data.detector_config(root), ('test',))
+
+
+def test_heads_for_another_number_of_classes(root, content):
+    config, reports = write_and_check(root, content, **{'model.bbox_head.num_classes': 80})
+    assert judged(reports, ERROR, 'head for another number of classes')
+    with pytest.raises(DataError, match=r'model\.bbox_head\.num_classes is 80.* 4 classes'):
+        check_before_run(config, ('train',))
+
+
+def test_another_file_for_the_evaluation(root, content):
+    other = {'val_evaluator.ann_file': str(root / 'annotations/instances_train.json')}
+    _, reports = write_and_check(root, content, **other)
+    assert judged(reports, WARNING, 'evaluation against another annotation file')
+
+
+def test_wrapped_and_unknown_data_sets(root, content):
+    small_data.write_coco(root, content)
+    config = small_data.detector_config(root)
+    inner = config.train_dataloader.dataset
+    other = {**copy.deepcopy(inner), 'type': 'LVISV1Dataset', 'metainfo': None}
+    config.train_dataloader.dataset = {
+        'type': 'ConcatDataset',
+        'datasets': [inner, {'type': 'RepeatDataset', 'times': 2, 'dataset': inner}, other],
+    }
+    config.model.bbox_head.num_classes = 4
+    reports = check_everything(config)
+    assert judged(reports, NOTE, 'type of data set that is not looked into')
+    assert len(reports) == 3, 'what comes twice is looked at once'
+
+
+def test_all_findings_as_json(root, content, tmp_path):
+    from lightvit_mm.data.checking import write_reports
+
+    set_first(area=0)(content)
+    _, reports = write_and_check(root, content)
+    write_reports(reports, tmp_path / 'all.json')
+    written = json.loads((tmp_path / 'all.json').read_text())
+    assert written[0]['part'] == 'train'
+    assert written[0]['images'] == 3
+    assert written[0]['findings'][0]['item'] == 'annotation 1'
+
+
+@pytest.fixture(autouse=True)
+def _registered():
+    assert TRANSFORMS

@@ -1,0 +1,103 @@
+"""Label maps that mmseg would stop at or misread are refused by name."""
+
+import numpy as np
+import pytest
+import small_data
+from mmengine.registry import DATASETS, init_default_scope
+from PIL import Image
+
+from lightvit_mm.data.checking import check_before_run, check_everything, summary
+from lightvit_mm.data.findings import ERROR, NOTE, DataError
+
+LABELS = (small_data.pixels(channels=1) % 6).astype(np.uint8)
+
+
+def save(array):
+    return lambda path: Image.fromarray(array).save(path)
+
+
+def palette(path):
+    image = Image.fromarray(LABELS)
+    image.putpalette(list(range(256)) * 3)
+    image.save(path)
+
+
+CASES = {
+    'plain': (save(LABELS), None, ''),
+    'palette': (palette, None, ''),
+    'ignored alone': (save(np.zeros_like(LABELS)), NOTE, 'nothing but the ignored label'),
+    'unknown labels': (save(LABELS + 3), ERROR, 'unknown labels'),
+    'wrong size': (save(LABELS[:10]), ERROR, 'another size than its image'),
+    'colours': (save(small_data.pixels()), ERROR, 'colours or of more than 8 bits'),
+    '16 bits': (save(LABELS.astype(np.uint16) * 256), ERROR, 'colours or of more than 8 bits'),
+    'empty': (lambda path: path.write_bytes(b''), ERROR, 'cannot be read'),
+    'cut': (lambda path: path.write_bytes(b'\x89PNG'), ERROR, 'cannot be read'),
+    'missing': (lambda path: None, ERROR, 'label map missing'),
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(small_data.pixels()).save(tmp_path / 'images/a.png')
+    # In the label maps 0 is to be ignored and 1 to 5 are the classes.
+    config = small_data.segmentor_config(tmp_path)
+    for part in ('train', 'val', 'test'):
+        config[f'{part}_dataloader'].dataset.reduce_zero_label = True
+    return config
+
+
+@pytest.mark.parametrize(('make', 'severity', 'kind'), CASES.values(), ids=CASES)
+def test_label_maps(config, tmp_path, make, severity, kind):
+    make(tmp_path / 'labels/a.png')
+    reports = check_everything(config)
+    found = {(f.severity, f.kind, f.file) for report in reports for f in report.findings}
+    if severity is None:
+        assert not found
+    else:
+        (got,) = found
+        assert got[0] == severity
+        assert kind in got[1]
+        assert got[2] == f'{tmp_path}/labels/a.png'
+
+
+def test_what_mmseg_does_with_them(config, tmp_path):
+    # The reason why they are errors: only a missing file stops it.
+    init_default_scope('mmseg')
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    save(LABELS.astype(np.uint16) * 256)(tmp_path / 'labels/a.png')
+    assert dataset[0]['gt_seg_map'].max() == 255, 'cut to 8 bits: everything is 0, then ignored'
+    save(small_data.pixels())(tmp_path / 'labels/a.png')
+    assert dataset[0]['gt_seg_map'].ndim == 3
+    (tmp_path / 'labels/a.png').unlink()
+    with pytest.raises(FileNotFoundError):
+        dataset[0]
+
+
+def test_missing_label_maps_and_images_stop_a_run_at_once(config, tmp_path):
+    with pytest.raises(DataError, match=r'label map missing \(1\)\n.*labels/a\.png: of .*a\.png'):
+        check_before_run(config, ('train',))
+    save(LABELS)(tmp_path / 'labels/a.png')
+    check_before_run(config, ('train', 'val', 'test'))
+    config.train_dataloader.dataset.img_suffix = '.jpg'
+    with pytest.raises(DataError, match=r'no file ending in \.jpg'):
+        check_before_run(config, ('train',))
+
+
+def test_a_list_of_names(config, tmp_path):
+    (tmp_path / 'names.txt').write_text('a\nb\n')
+    save(LABELS)(tmp_path / 'labels/a.png')
+    config.train_dataloader.dataset.ann_file = 'names.txt'
+    with pytest.raises(DataError) as error:
+        check_before_run(config, ('train',))
+    assert 'image file missing (1)' in str(error.value)
+    assert 'label map missing (1)' in str(error.value)
+
+
+def test_heads_for_another_number_of_classes(config, tmp_path):
+    save(LABELS)(tmp_path / 'labels/a.png')
+    config.model.decode_head.num_classes = 150
+    with pytest.raises(DataError, match=r'decode_head\.num_classes is 150.* 5 classes'):
+        check_before_run(config, ('train',))
+    assert '1 errors' not in summary([])

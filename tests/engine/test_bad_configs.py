@@ -1,0 +1,179 @@
+"""What is wrong in a config is one error that says what to do, before the first step."""
+
+import pytest
+import small_data
+import torch
+from mmengine.runner import load_checkpoint
+from small_data import ARCH
+
+from lightvit_mm.backbones import EdgeViT, RepViT
+from lightvit_mm.checkpoints import CheckpointError, WeightsError
+from lightvit_mm.engine.fitting import check_channels
+from lightvit_mm.engine.predicting import predict
+from lightvit_mm.engine.running import test as evaluate
+from lightvit_mm.engine.running import train
+from lightvit_mm.errors import ConfigError, UserError
+
+pytestmark = pytest.mark.usefixtures('quick_runner')
+
+BACKBONE, NECK = 'model.backbone', 'model.neck'
+CONFIGS = {
+    'arch': ({f'{BACKBONE}.arch': 'huge'}, r"no arch 'huge'; choose one of 'xxs', 'xs', 's'"),
+    'argument': (
+        {f'{BACKBONE}.depth_multiplier': 2},
+        r"EdgeViT: .*'depth_multiplier'; it takes arch, out_indices,",
+    ),
+    'type': ({f'{BACKBONE}.type': 'EdgeVit'}, r'EdgeVit is not in the mmdet::model registry'),
+    'argument of a head': ({'model.bbox_head.depth': 2}, r"unexpected keyword argument 'depth'"),
+    'out_indices': ({f'{BACKBONE}.out_indices': (0, 4)}, r'out_indices=\(0, 4\).*0 to 3'),
+    'fewer levels': (
+        {f'{BACKBONE}.out_indices': (1, 2, 3)},
+        r'model\.neck\.in_channels is \[8, 8, 8, 8\], but EdgeViT custom with '
+        r'out_indices=\(1, 2, 3\) gives \[8, 8, 8\]. Set',
+    ),
+    'neck': (
+        {f'{NECK}.in_channels': [8, 8, 8, 16]},
+        r'model\.neck\.in_channels is \[8, 8, 8, 16\], but EdgeViT .* gives \[8, 8, 8, 8\]',
+    ),
+    'head': ({'model.bbox_head.in_channels': 16}, r'bbox_head\.in_channels is 16, but .* gives 8'),
+    'classes': ({'model.bbox_head.num_classes': 80}, r'num_classes is 80.* 4 classes'),
+}
+
+
+@pytest.mark.parametrize(('options', 'said'), CONFIGS.values(), ids=CONFIGS)
+def test_configs(small_coco, tmp_path, options, said):
+    config = small_data.tiny_detector(small_coco, tmp_path)
+    config.merge_from_dict(options)
+    with pytest.raises(UserError, match=said):
+        train(config)
+
+
+SEGMENTORS = {
+    'index': (
+        {'decode_head': {'in_channels': [8], 'in_index': [4]}},
+        r'decode_head\.in_index asks for level 4, but EdgeViT .* has 4 levels \(0 to 3\)',
+    ),
+    'channels': (
+        {'auxiliary_head': [{'in_channels': 8, 'in_index': 2}, {'in_channels': 9, 'in_index': 1}]},
+        r'auxiliary_head\.in_channels expects 9 channels of level 1, but EdgeViT .* gives 8',
+    ),
+    'neck': (
+        {
+            'neck': {'type': 'FPN', 'in_channels': [8] * 4, 'out_channels': 16, 'num_outs': 4},
+            'decode_head': {'in_channels': [16, 8], 'in_index': [0, 1]},
+        },
+        r'expects 8 channels of level 1, but model\.neck \(FPN\) gives 16',
+    ),
+}
+
+
+@pytest.mark.parametrize(('parts', 'said'), SEGMENTORS.values(), ids=SEGMENTORS)
+def test_heads_of_segmentors(parts, said):
+    model = torch.nn.Module()
+    model.backbone = EdgeViT(arch=ARCH)
+    with pytest.raises(ConfigError, match=said):
+        check_channels(model, parts)
+
+
+def weights(**changes) -> dict[str, torch.Tensor]:
+    return {**EdgeViT(arch=ARCH).state_dict(), **changes}
+
+
+def without_one() -> dict[str, torch.Tensor]:
+    found = weights()
+    found.pop('stem.norm.weight')
+    return found
+
+
+FILES = {
+    'another family': (
+        lambda f: torch.save(RepViT(arch='m0_6').state_dict(), f), WeightsError, 'does not fit',
+    ),
+    'another size': (
+        lambda f: torch.save(EdgeViT(arch='xxs').state_dict(), f), WeightsError, 'another shape',
+    ),
+    'one missing': (
+        lambda f: torch.save(without_one(), f), WeightsError, r'1 missing \(stem\.norm\.weight\)',
+    ),
+    'NaN': (
+        lambda f: torch.save(weights(**{'stem.norm.weight': torch.full((8,), float('nan'))}), f),
+        WeightsError, r'1 without finite values \(stem\.norm\.weight\)',
+    ),
+    'integers': (
+        lambda f: torch.save(weights(**{'stem.norm.weight': torch.ones(8, dtype=int)}), f),
+        WeightsError, r'stem\.norm\.weight: \(8,\) integer in the file, \(8,\) here',
+    ),
+    'page': (lambda f: f.write_text('<!DOCTYPE html>'), CheckpointError, 'web page.*Fetch it'),
+    'empty': (lambda f: f.write_bytes(b''), CheckpointError, 'Fetch it again'),
+    'directory': (lambda f: f.mkdir(), FileNotFoundError, 'is a directory, not a file'),
+    'nothing': (lambda f: None, FileNotFoundError, 'does not exist'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('make', 'error', 'said'), FILES.values(), ids=FILES)
+def test_checkpoints(tmp_path, make, error, said):
+    file = tmp_path / 'weights.pth'
+    make(file)
+    model = torch.nn.Module()
+    model.backbone = EdgeViT(arch=ARCH, init_cfg={'type': 'Pretrained', 'checkpoint': str(file)})
+    for load in (model.backbone.init_weights, lambda: load_checkpoint(model, str(file))):
+        with pytest.raises(error, match=said) as raised:
+            load()
+        assert str(file) in str(raised.value)
+
+
+@pytest.mark.parametrize('name', ['one missing', 'page', 'directory'])
+@pytest.mark.parametrize('way', ['init_cfg', 'load_from', 'test', 'predict'])
+def test_checkpoints_by_every_tool(small_coco, tmp_path, way, name):
+    make, error, said = FILES[name]
+    file = tmp_path / 'weights.pth'
+    make(file)
+    config = small_data.tiny_detector(small_coco, tmp_path)
+    if way == 'init_cfg':
+        config.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': str(file)}
+    elif way == 'load_from':
+        config.load_from = str(file)
+    run = {
+        'test': lambda: evaluate(config, str(file)),
+        'predict': lambda: predict(config, str(file), str(small_coco / 'images'), str(tmp_path)),
+    }.get(way, lambda: train(config))
+    with pytest.raises(error, match=rf'{said}|not the checkpoint of a whole model') as raised:
+        run()
+    assert str(file) in str(raised.value)
+
+
+@pytest.mark.parametrize('way', ['init_cfg', 'load_from'])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_checkpoints_that_load(tmp_path, way, dtype):
+    right = weights()
+    other = {k: v.to(dtype) if v.is_floating_point() else v for k, v in right.items()}
+    file = tmp_path / 'weights.pth'
+    torch.save({'model': {f'module.backbone.{k}': v for k, v in other.items()}}, file)
+    model = torch.nn.Module()
+    model.backbone = EdgeViT(arch=ARCH, init_cfg={'type': 'Pretrained', 'checkpoint': str(file)})
+    if way == 'init_cfg':
+        model.backbone.init_weights()
+    else:
+        load_checkpoint(model, str(file))
+    for name, value in model.backbone.state_dict().items():
+        torch.testing.assert_close(value, other[name].to(value.dtype), rtol=0, atol=0, msg=name)
+
+
+def test_a_checkpoint_without_its_head_is_not_evaluated(small_coco, tmp_path):
+    config = small_data.tiny_detector(small_coco, tmp_path)
+    config.train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': 0}
+    model = train(config).model
+    whole = model.state_dict()
+    whole.pop('bbox_head.retina_cls.bias')
+    torch.save({'state_dict': whole, 'meta': {}}, tmp_path / 'part.pth')
+    said = r'part\.pth is not the checkpoint of a whole model .*retina_cls\.bias: missing'
+    with pytest.raises(WeightsError, match=said):
+        evaluate(small_data.tiny_detector(small_coco, tmp_path), str(tmp_path / 'part.pth'))
+    images = str(small_coco / 'images/val')
+    with pytest.raises(WeightsError, match=said):
+        predict(
+            small_data.tiny_detector(small_coco, tmp_path),
+            str(tmp_path / 'part.pth'),
+            images,
+            str(tmp_path / 'out'),
+        )

@@ -1,0 +1,36 @@
+"""Look for everything wrong in the data of a config: python tools/check_data.py CONFIG"""
+
+import argparse
+import sys
+
+from mmengine.config import DictAction
+
+from lightvit_mm.data.checking import check_everything, summary, write_reports
+from lightvit_mm.data.findings import ERROR, count
+from lightvit_mm.engine.running import load_config
+from lightvit_mm.errors import user_errors
+
+
+def main() -> int:
+    """Parse the command line, look, say what was found; 1 if training would break on it."""
+    parser = argparse.ArgumentParser(
+        description='Look at every annotation, image and label map of a config. Exit status: 0 '
+        'if it can be trained on (warnings included), 1 if not, 2 if there was nothing to look at.'
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--data-root', help="another place of the config's data set")
+    parser.add_argument('--out', metavar='FILE.json', help='write down every single finding')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
+    )
+    args = parser.parse_args()
+    with user_errors():
+        reports = check_everything(load_config(args.config, args.cfg_options, args.data_root))
+        if args.out:
+            write_reports(reports, args.out)
+    print(summary(reports) + (f'; all of them in {args.out}' if args.out else ''))
+    return int(any(count(report.findings, ERROR) for report in reports))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
