@@ -24,7 +24,7 @@ class Compared(NamedTuple):
     Attributes:
         shape: of the input, (N, 3, H, W).
         deviation: the largest, in the units of `TOLERANCE`.
-        detections: how many PyTorch makes, None if the outputs are maps.
+        detections: how many of PyTorch's the file makes too, None if the outputs are maps.
     """
 
     shape: tuple[int, ...]
@@ -82,8 +82,9 @@ class CompareDetections:
         """The largest difference of detections that belong together."""
         expected = self._expected(torch.from_numpy(image))
         found = dict(zip(self.names, outputs, strict=True))
-        deviation = compare_detections(expected, found, max(image.shape[2:]), self.limits)
-        return Compared(image.shape, deviation, len(expected['boxes']))
+        return Compared(
+            image.shape, *compare_detections(expected, found, max(image.shape[2:]), self.limits)
+        )
 
     def _expected(self, image: torch.Tensor) -> dict[str, np.ndarray]:
         from mmdet.structures import DetDataSample
@@ -115,12 +116,12 @@ class Limits(NamedTuple):
 
 def compare_detections(
     expected: Arrays, found: Arrays, longer_side: int, limits: Limits, tolerance: float = TOLERANCE
-) -> float:
-    """The largest difference of two sets of detections of one image.
+) -> tuple[float, int]:
+    """The largest difference of two sets of detections of one image, and how many are in both.
 
     Each detection is paired with the most similar one of its class in the other set. One that has
-    none within the tolerance counts with its score, but for those that rounding can turn: a score
-    at the threshold or at the last place, or an overlap at the threshold of the NMS.
+    none within the tolerance is a difference of 1, unless rounding can turn it: a score at the
+    threshold or at the last place, or an overlap at the threshold of the NMS.
 
     Args:
         expected, found: ``boxes`` (n, 4) as x1, y1, x2, y2, ``scores`` (n,), ``labels`` (n,) and
@@ -153,8 +154,9 @@ def compare_detections(
     for ours, mine, theirs in ((expected, alone, found), (found, spare, expected)):
         for i in mine:
             if not _undecided(ours, i, theirs, limits, tolerance):
-                deviations.append(ours['scores'][i])
-    return float(np.max(deviations))
+                deviations.append(1.0)
+    # NaN, of masks, has to come out.
+    return float(np.max(deviations)), len(taken)
 
 
 def _undecided(ours: Arrays, i: int, theirs: Arrays, limits: Limits, tolerance: float) -> bool:

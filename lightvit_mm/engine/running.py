@@ -231,7 +231,7 @@ def _explained_failures(work_dir: str) -> Iterator[None]:
     """What a disk or the data did to a training, told with the checkpoint to go on from."""
     try:
         yield
-    except ConnectionError:
+    except (ConnectionError, UserError):
         raise
     except OSError as error:
         # An error of a data worker carries the worker's traceback before it.

@@ -21,7 +21,7 @@ B = (50, 50, 90, 90, 0.8, 0)
 
 
 def compare(expected, found, limits=LIMITS):
-    return compare_detections(detections(*expected), detections(*found), 100, limits)
+    return compare_detections(detections(*expected), detections(*found), 100, limits)[0]
 
 
 def test_maps_in_standard_deviations():
@@ -51,13 +51,20 @@ def test_order_does_not_count_and_differences_do():
     ids=['missing', 'surplus', 'other class', 'elsewhere'],
 )
 def test_a_detection_without_a_partner_counts(found):
-    assert compare([A, B], found) > 0.5
-    assert compare(found, [A, B]) > 0.5
+    assert compare([A, B], found) == 1
+    assert compare(found, [A, B]) == 1
 
 
 def test_nan_counts():
-    assert not compare([A], [(np.nan, 0, 10, 10, 0.9, 1)]) < 0.5
-    assert not compare([A], [(*A[:4], np.nan, 1)]) < 0.5
+    assert compare([A], [(np.nan, 0, 10, 10, 0.9, 1)]) == 1
+    assert compare([A], [(*A[:4], np.nan, 1)]) == 1
+
+
+def test_pairs_are_counted():
+    assert compare_detections(detections(A, B), detections(B, A), 100, LIMITS) == (0, 2)
+    # Nothing in common, all of it explained by rounding: nothing was compared.
+    barely = detections((0, 0, 9, 9, 0.0501, 1)), detections((50, 0, 59, 9, 0.0502, 1))
+    assert compare_detections(*barely, 100, LIMITS) == (0, 0)
 
 
 def test_what_rounding_may_turn():
@@ -67,7 +74,7 @@ def test_what_rounding_may_turn():
     limits = LIMITS._replace(places=2)
     rival = (20, 20, 40, 40, 0.8004, 0)
     assert compare([A, B], [A, rival], limits) == 0
-    assert compare([A, B], [A, rival]) > 0.5
+    assert compare([A, B], [A, rival]) == 1
     # An overlap of a half.
     half = (0, 0, 10, 20, 0.5, 1)
     assert compare([A, half], [A]) == 0
@@ -77,4 +84,6 @@ def test_masks_count():
     expected, found = detections(A), detections(A)
     expected['masks'] = np.zeros((1, 2, 2))
     found['masks'] = np.full((1, 2, 2), 0.25)
-    assert compare_detections(expected, found, 100, LIMITS) == 0.25
+    assert compare_detections(expected, found, 100, LIMITS) == (0.25, 1)
+    found['masks'][:] = np.nan
+    assert np.isnan(compare_detections(expected, found, 100, LIMITS)[0])

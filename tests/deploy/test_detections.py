@@ -41,7 +41,7 @@ def test_detects_what_mmdet_detects(name, options):
         made = dict(zip((form := detections_of(model)).outputs, form(x), strict=True))
     cfg = config.model.test_cfg.get('rcnn', config.model.test_cfg)
     assert len(expected) > 20
-    deviation = compare_detections(
+    deviation, pairs = compare_detections(
         {key: expected[key].numpy() for key in ('bboxes', 'scores', 'labels')}
         | {'boxes': expected.bboxes.numpy()},
         {key: value.numpy() for key, value in made.items()},
@@ -49,6 +49,7 @@ def test_detects_what_mmdet_detects(name, options):
         Limits(cfg.score_thr, cfg.nms.iou_threshold, cfg.max_per_img),
     )
     assert deviation < 1e-5
+    assert pairs == len(expected) == len(made['boxes'])
     assert (made['scores'].diff() <= 0).all()
     if 'masks' in made:
         assert made['masks'].shape == (len(made['boxes']), 28, 28)
