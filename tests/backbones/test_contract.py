@@ -244,7 +244,7 @@ def test_autocast(family, arch):
             assert (output.float() - level).square().mean().sqrt() < 0.04 * level.std()
 
 
-@pytest.mark.parametrize(('family', 'arch'), SMALLEST)
+@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
 def test_export_and_compile(family, arch):
     model = family(arch=arch).eval()
     x = torch.randn(1, 3, 64, 64)
