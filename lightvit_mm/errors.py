@@ -13,6 +13,10 @@ class ConfigError(UserError, ValueError):
     """A value in a config that cannot be right."""
 
 
+class MissingFileError(UserError, FileNotFoundError):
+    """A file that was named and is not there."""
+
+
 class ConfigTypeError(ConfigError, TypeError):
     """An argument in a config that does not exist, or of the wrong type."""
 

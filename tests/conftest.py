@@ -160,6 +160,23 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope='session')
+def small_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images with one object of each class of the embedded data set."""
+    import small_data
+
+    root = tmp_path_factory.mktemp('data')
+    small_data.write_images(root, ['a.png', 'b.png'])
+    small_data.write_coco(root, small_data.coco(dict.fromkeys(['a.png', 'b.png'], small_data.SIZE)))
+    return root
+
+
+@pytest.fixture
+def quick_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runners that do not ask the compiler for its version."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+
+
 class Network:
     """A stand-in for the web behind urllib: what addresses answer, and which were asked."""
 

@@ -19,6 +19,7 @@ from lightvit_mm.backbones import (
     ShuffleT2TViT,
 )
 from lightvit_mm.engine.complexity import count_parameters
+from lightvit_mm.engine.fitting import check_channels
 from lightvit_mm.engine.running import load_config
 
 CONFIGS = sorted((REPOSITORY / 'configs').glob('*.py'))
@@ -114,6 +115,7 @@ def test_training_step_and_prediction(file):
     channels = config.model.get('neck', config.model.get('decode_head', {})).get('in_channels')
     channels = [channels] if isinstance(channels, int) else channels
     assert list(channels) == list(backbone.out_channels)
+    check_channels(model, config.model)
     count = count_parameters(model)
     if not file.stem.endswith('_shapes'):
         assert count == MEASURED[file.stem], 'python tools/model_zoo.py brings the zoo up to date'

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from lightvit_mm.checkpoints.download import CheckpointError, fetch
 from lightvit_mm.checkpoints.layout import WRAPPER_KEYS, unwrap
+from lightvit_mm.errors import MissingFileError
 
 HISTORY_STATISTICS = ('current', 'max', 'mean', 'min')
 
@@ -101,7 +102,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     path = Path(path).expanduser()
     if not path.is_file():
         what = 'is a directory, not a file' if path.is_dir() else 'does not exist'
-        raise FileNotFoundError(f'checkpoint {path} {what}')
+        raise MissingFileError(f'checkpoint {path} {what}')
     if path.suffix == '.safetensors':
         content = _read_safetensors(path, map_location)
     else:

@@ -28,7 +28,7 @@ from lightvit_mm.data.layout import check_data, datasets_of, evaluators_of
 
 PARTS = ('train', 'val', 'test')
 # Of these heads the number of classes is that of the data set.
-HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
+HEADS = ('bbox_head', 'mask_head', 'decode_head')
 
 
 def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
@@ -63,12 +63,12 @@ def check_everything(config: Mapping[str, Any]) -> list[Report]:
     Raises:
         MissingDataError: an annotation file or a folder is not there.
     """
+    from rich.progress import track
+
     parts = tuple(part for part in PARTS if config.get(f'{part}_dataloader'))
     check_data(config, parts)
     reports = []
     for report, samples in _look_at_annotations(config, parts):
-        from rich.progress import track
-
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = pool.map(lambda sample: list(sample()), samples)
             description = f'{report.part}: images'
@@ -123,16 +123,22 @@ def _look_at_data_set(
     scope = config.get('default_scope', 'mmengine')
     init_default_scope(scope)
     report = Report(part, str(dataset.get('ann_file') or dataset.get('data_root') or ''))
+    kind = dataset.get('type')
+    found = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if isinstance(found, type) and not issubclass(found, BaseDataset):
+        _add(report, NOTE, 'type of data set that is not looked into', f'{kind}')
+        return report, []
     try:
         built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f'{part}: the data set of type {dataset.get("type")}: {error}') from error
-    if not isinstance(built, BaseDataset) or not _is_known(built, scope):
-        _add(report, NOTE, 'type of data set that is not looked into', f'{dataset.get("type")}')
+        raise DataError(f'{part}: the data set of type {kind}: {error}') from error
+    if not _is_known(built, scope):
+        _add(report, NOTE, 'type of data set that is not looked into', f'{kind}')
         return report, []
     classes = tuple(built.metainfo.get('classes') or ())
     for name, num_classes in _heads(config.get('model'), 'model'):
-        if num_classes != len(classes):
+        # Detectors that are told the names of the classes have room for any number of them.
+        if num_classes != len(classes) and not getattr(built, 'return_classes', False):
             detail = f'{name} is {num_classes}, the data set has {len(classes)} classes: set both'
             _add(report, ERROR, 'head for another number of classes', detail)
     if hasattr(built, 'COCOAPI'):
@@ -169,7 +175,7 @@ def _look_at_coco(
     evaluators = evaluators_of(config.get(f'{part}_evaluator'))
     use = CocoUse(
         dataset.ann_file,
-        dataset.data_prefix['img'],
+        dataset.data_prefix.get('img') or '',
         classes,
         with_mask=bool(_transform(data_config, 'LoadAnnotations').get('with_mask'))
         or any('segm' in evaluator.get('metric', ()) for evaluator in evaluators),

@@ -109,7 +109,8 @@ def _judge_format(image: Image.Image, path: str) -> Iterator[Judgement]:
     if expected and not path.lower().endswith(expected):
         yield NOTE, 'image with the suffix of another format', form
     # Of 16-bit colours Pillow tells only in how it unpacks them.
-    unpacked = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in image.tile]
+    tiles = getattr(image, 'tile', ())
+    unpacked = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in tiles]
     if mode.startswith('I') or (form in ('PNG', 'TIFF') and '16' in str(unpacked)):
         yield WARNING, '16-bit image, cut to 8 bits', mode
     if mode == 'CMYK':
@@ -180,7 +181,7 @@ def look_at_label_map(
         return
     height, width = labels.shape
     if image_size not in (None, (width, height)):
-        detail = f'{width} x {height}, image {image_size[0]} x {image_size[1]}'  # type: ignore[index]
+        detail = f'{width} x {height}, image {image_size[0]} x {image_size[1]}'
         yield ERROR, 'label map of another size than its image', detail
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     unknown = [int(n) for n in present if n >= num_classes and n != ignore_index]

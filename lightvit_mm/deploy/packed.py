@@ -155,12 +155,13 @@ class Linear(_Packing, nn.Linear):
 def _convolution_is_faster(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether torch gives a 1x1 convolution, but not a linear layer, to oneDNN: in training."""
     return (
-        x.is_cpu
+        # First: the compiler cannot follow the number of threads, and would cut its graph there.
+        not torch.compiler.is_compiling()
+        and x.is_cpu
         and weight.is_cpu
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and torch.get_num_threads() > 1
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled('cpu')
         and torch.backends.mkldnn.is_available()

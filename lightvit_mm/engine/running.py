@@ -109,7 +109,7 @@ def train(
         f'trained: checkpoint {find_latest_checkpoint(runner.work_dir)}, log {_log_file(runner)}',
         logger='current',
     )
-    _leave_process_group()
+    _leave_process_group(runner)
     return runner
 
 
@@ -140,7 +140,7 @@ def show_param_groups(config: Config, amp: bool = False, auto_scale_lr: bool = F
             warning = rising_groups(wrapper.optimizer, schedulers)
             if warning:
                 print(f'warning: {warning}')
-    _leave_process_group()
+    _leave_process_group(runner)
 
 
 def test(
@@ -205,7 +205,7 @@ def test(
         + (f', predictions {", ".join(kept)}' if kept else ''),
         logger='current',
     )
-    _leave_process_group()
+    _leave_process_group(runner)
     return metrics
 
 
@@ -231,7 +231,7 @@ def _explained_failures(work_dir: str) -> Iterator[None]:
     """What a disk or the data did to a training, told with the checkpoint to go on from."""
     try:
         yield
-    except ConnectionError:
+    except (ConnectionError, UserError):
         raise
     except OSError as error:
         # An error of a data worker carries the worker's traceback before it.
@@ -330,11 +330,17 @@ def _check_launcher(launcher: str) -> None:
         )
 
 
-def _leave_process_group() -> None:
+def _leave_process_group(runner: Runner) -> None:
+    if not is_distributed():
+        return
     # A process that ends while another still talks to it makes gloo abort that one.
-    if is_distributed():
-        barrier()
-        torch.distributed.destroy_process_group()
+    barrier()
+    # gloo's threads end with the last reference to the group, and the wrapper of the model has one.
+    # A thread that frees a tensor while the interpreter ends aborts the process: "terminate called
+    # without an active exception" (pytorch/pytorch#190489).
+    if is_model_wrapper(runner.model):
+        runner.model = runner.model.module
+    torch.distributed.destroy_process_group()
 
 
 def _log_file(runner: Runner) -> str:

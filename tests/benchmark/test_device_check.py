@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lightvit_mm.backbones import EdgeViT, ShuffleT2TViT
-from lightvit_mm.benchmark import device_check
+from lightvit_mm.benchmark import device_check, run
 from lightvit_mm.benchmark.device_check import Check, check_backbone, check_device
+from lightvit_mm.benchmark.limits import Ceilings
 from lightvit_mm.benchmark.subjects import Subject
 from lightvit_mm.errors import UserError
 
@@ -67,6 +68,7 @@ def test_all_of_it_on_the_cpu(monkeypatch, tmp_path, capsys):
     subject = Subject('repvit_m0_6', device_check.variants()['repvit_m0_6'].build)
     monkeypatch.setattr(device_check, 'variants', lambda: {'repvit_m0_6': subject})
     monkeypatch.setattr(torch, 'compile', lambda model, **_: model)
+    monkeypatch.setattr(run, 'measure_ceilings', lambda *_: Ceilings(100.0, '8x8x8', 10.0))
     checks = check_device('cpu', True, str(tmp_path))
     assert [check.name for check in checks if not check.passed] == []
     assert names(checks)[-1] == 'RetinaNet, last quarter of the losses over the first'

@@ -26,7 +26,7 @@ def test_inference(deployed, image):
     assert form.name == 'lightvit_mm fp32'
     outputs = form.call()
     assert outputs[0].is_inference()
-    assert largest_deviation(outputs, deployed(image)) == 0
+    assert largest_deviation(outputs, deployed(image)) < 1e-5
     half = eager_form(OURS, deployed, image, 'bf16', train=False).call()
     assert half[0].dtype == torch.bfloat16
     assert 0 < largest_deviation([level.float() for level in half], outputs) < 0.5

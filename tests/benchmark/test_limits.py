@@ -54,12 +54,18 @@ def test_ceilings(monkeypatch):
     monkeypatch.setattr(limits, 'PRODUCTS', ((8, 8, 8),))
     monkeypatch.setattr(limits, 'SQUARE', {'cpu': 128})
     monkeypatch.setattr(limits, 'COPIED_BYTES', 2**20)
-    times = {'8x8x8': 1e-6, '128x128x128': 1e-4, 'copy': 1e-3}
-    monkeypatch.setattr(
-        limits, 'alternate', lambda calls, *_: [call() for call in calls.values()]
-        and {name: [times[name]] * 3 for name in calls},
-    )  # fmt: skip
+    times = {'8x8x8': 1e-6, '8x8x8 convolved': 1e-6, 'copy': 1e-3}
+    times.update({'128x128x128': 2e-4, '128x128x128 convolved': 1e-4})
+    shapes = {}
+
+    def take_turns(calls, *_):
+        shapes.update({name: call().shape for name, call in calls.items()})
+        return {name: [times[name]] * 3 for name in calls}
+
+    monkeypatch.setattr(limits, 'alternate', take_turns)
     machine = measure_ceilings()
-    assert machine.product == '128x128x128'
+    assert shapes['128x128x128'] == (128, 128)
+    assert shapes['128x128x128 convolved'] == (1, 128, 128, 1)
+    assert machine.product == '128x128x128 convolved'
     assert machine.gflops == pytest.approx(2 * 128**3 / 1e-4 / 1e9)
     assert machine.copy_gb == pytest.approx(2 * 2**20 / 1e-3 / 1e9)

@@ -180,8 +180,9 @@ def spoil(weights, draw: random.Random, number: int) -> tuple[str, str, bytes]:
 
 
 def outcome(model, file: Path, right: dict) -> str:
+    for value in model.state_dict().values():
+        value.zero_()
     blank = {key: torch.zeros_like(value) for key, value in right.items()}
-    model.load_state_dict(blank)
     model.init_cfg = {'type': 'Pretrained', 'checkpoint': str(file)}
     model._is_init = False
     try:

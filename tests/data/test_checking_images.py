@@ -16,6 +16,8 @@ from lightvit_mm.data.findings import ERROR, NOTE, WARNING
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import train
 
+pytestmark = pytest.mark.usefixtures('quick_runner')
+
 SCENE = Image.fromarray(pixels())
 
 

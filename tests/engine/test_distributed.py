@@ -115,7 +115,9 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path, config_file
     assert len(expected) > 100
     for name, gradient in expected.items():
         assert torch.equal(of_halves[0][name], of_halves[1][name]), name
-        torch.testing.assert_close(of_halves[0][name], gradient, rtol=0, atol=1e-5, msg=name)
+        # Of the largest entry: those of the stem are in the hundreds.
+        difference = (of_halves[0][name] - gradient).abs().max()
+        assert difference <= 1e-5 * gradient.abs().max(), name
 
 
 def test_synchronised_norms_become_plain_without_cuda(capsys):

@@ -17,7 +17,7 @@ from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import load_config, train
 from lightvit_mm.engine.running import test as evaluate
 
-NAMES = ['a.png', 'b.png']
+pytestmark = pytest.mark.usefixtures('quick_runner')
 
 
 class Calls:
@@ -42,14 +42,6 @@ def file(request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(EVIL[request.param], tmp_path / 'evil.pth')
     return tmp_path / 'evil.pth'
-
-
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data')
-    small_data.write_images(root, NAMES)
-    small_data.write_coco(root, small_data.coco(dict.fromkeys(NAMES, small_data.SIZE)))
-    return root
 
 
 def segmentor():
@@ -97,10 +89,10 @@ WAYS = {
 
 
 @pytest.mark.parametrize('way', WAYS)
-def test_local_files(root, tmp_path, file, way):
-    (tmp_path / 'a.png').write_bytes((root / 'images/train/a.png').read_bytes())
+def test_local_files(small_coco, tmp_path, file, way):
+    (tmp_path / 'a.png').write_bytes((small_coco / 'images/train/a.png').read_bytes())
     with pytest.raises(CheckpointError, match=r'was refused: loading it would call') as error:
-        WAYS[way](small_data.tiny_detector(root, tmp_path), file)
+        WAYS[way](small_data.tiny_detector(small_coco, tmp_path), file)
     assert str(file) in str(error.value)
     assert not (tmp_path / 'was_run').exists()
 
@@ -123,9 +115,9 @@ def test_downloads(network, monkeypatch, tmp_path, file, address):
     assert not (tmp_path / 'was_run').exists()
 
 
-def test_the_config_inside_a_checkpoint_is_not_run(root, tmp_path, monkeypatch):
+def test_the_config_inside_a_checkpoint_is_not_run(small_coco, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = small_data.tiny_detector(root, tmp_path)
+    config = small_data.tiny_detector(small_coco, tmp_path)
     config.train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': 1, 'val_interval': 9}
     config.default_hooks.checkpoint.interval = 1
     train(config)
@@ -136,7 +128,7 @@ def test_the_config_inside_a_checkpoint_is_not_run(root, tmp_path, monkeypatch):
     saved['message_hub']['runtime_info']['cfg'] = source
     torch.save(saved, tmp_path / 'evil.pth')
     resumed = train(
-        small_data.tiny_detector(root, tmp_path, **{'train_cfg.max_epochs': 1}),
+        small_data.tiny_detector(small_coco, tmp_path, **{'train_cfg.max_epochs': 1}),
         str(tmp_path / 'evil.pth'),
     )
     assert resumed.epoch == 1
