@@ -28,7 +28,7 @@ from lightvit_mm.data.layout import check_data, datasets_of, evaluators_of
 
 PARTS = ('train', 'val', 'test')
 # Of these heads the number of classes is that of the data set.
-HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
+HEADS = ('bbox_head', 'mask_head', 'decode_head')
 
 
 def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
@@ -137,7 +137,8 @@ def _look_at_data_set(
         return report, []
     classes = tuple(built.metainfo.get('classes') or ())
     for name, num_classes in _heads(config.get('model'), 'model'):
-        if num_classes != len(classes):
+        # Detectors that are told the names of the classes have room for any number of them.
+        if num_classes != len(classes) and not getattr(built, 'return_classes', False):
             detail = f'{name} is {num_classes}, the data set has {len(classes)} classes: set both'
             _add(report, ERROR, 'head for another number of classes', detail)
     if hasattr(built, 'COCOAPI'):
@@ -174,7 +175,7 @@ def _look_at_coco(
     evaluators = evaluators_of(config.get(f'{part}_evaluator'))
     use = CocoUse(
         dataset.ann_file,
-        dataset.data_prefix['img'],
+        dataset.data_prefix.get('img') or '',
         classes,
         with_mask=bool(_transform(data_config, 'LoadAnnotations').get('with_mask'))
         or any('segm' in evaluator.get('metric', ()) for evaluator in evaluators),

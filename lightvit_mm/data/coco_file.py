@@ -220,17 +220,18 @@ def _judge_annotation(
     if annotation['image_id'] not in images:
         yield WARNING, 'annotation of an unknown image, left out', f'{annotation["image_id"]}'
         return
-    if annotation['category_id'] not in categories:
-        yield WARNING, 'annotation of an unknown category, left out', f'{annotation["category_id"]}'
-        return
     if annotation.get('ignore'):
         yield NOTE, 'annotation marked "ignore", left out', f'image {annotation["image_id"]}'
+        return
     box, area = annotation['bbox'], annotation['area']
     if not isinstance(box, list) or len(box) != 4:
         yield ERROR, 'box that is not four numbers', f'{box!r}'[:80]
         return
     if not all(_is_number(number) for number in (*box, area)):
         yield ERROR, 'box or area that is no number', f'box {box}, area {area}'
+        return
+    if annotation['category_id'] not in categories:
+        yield WARNING, 'annotation of an unknown category, left out', f'{annotation["category_id"]}'
         return
     image = images[annotation['image_id']]
     yield from _judge_box(box, area, image['width'], image['height'])

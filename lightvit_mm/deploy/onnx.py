@@ -133,8 +133,9 @@ def export_onnx(
             besides, see `lightvit_mm.deploy.int8`: ``model.int8.onnx`` for ``model.onnx``.
 
     Raises:
-        UserError: a package is missing, the model is of a kind that cannot be exported, an image
-            cannot be read, the file does not run, or it deviates.
+        UserError: a package is missing, the model is of a kind that cannot be exported, the
+            checkpoint is not of this config, an image cannot be read, the file does not run, or
+            it deviates.
     """
     require_packages()
     if dynamic and any(side % DYNAMIC_MULTIPLE for side in size):
@@ -153,6 +154,7 @@ def export_onnx(
     if not backbone_only and not whole_detector:
         _check_segmentor(config, dynamic)
     # Not at the top: OpenMMLab's heads are not needed to export a module that is there already.
+    from lightvit_mm.engine.fitting import require_whole
     from lightvit_mm.engine.predicting import find_images, load_model
 
     calibration = find_images(quantize)[1] if quantize else []
@@ -162,6 +164,8 @@ def export_onnx(
             f'{type(model.backbone).__name__} cannot be exported with --dynamic: its graph depends '
             'on the size. Leave --dynamic out and export one file for each --size'
         )
+    if not backbone_only:
+        require_whole(model, checkpoint)
     settings = config.model.get('data_preprocessor') or {}
     compare, batch, metadata = None, DYNAMIC_BATCH if dynamic else 1, {}
     if backbone_only:

@@ -44,6 +44,8 @@ def open_session(file: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
+    # Else its threads go on spinning into the time of whoever comes next.
+    options.add_session_config_entry('session.force_spinning_stop', '1')
     return onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
 
 

@@ -4,7 +4,6 @@ import argparse
 import os
 import pickle
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 
 from lightvit_mm.backbones import RepViT
-from lightvit_mm.checkpoints import CheckpointError, read_checkpoint, reading
+from lightvit_mm.checkpoints import CheckpointError, read_checkpoint
 
 
 class RunsOnLoad:
@@ -135,11 +134,7 @@ def test_unprotected_downloads_are_refused():
         CheckpointLoader.load_checkpoint('http://localhost/weights.pth')
 
 
-def test_without_a_network_it_is_said_before_anything_starts(monkeypatch):
-    def fetch(*_, **__):
-        raise URLError('no route')
-
-    monkeypatch.setattr(reading, 'load_state_dict_from_url', fetch)
+def test_without_a_network_it_is_said_before_anything_starts(network):
     address = 'https://example.org/repvit_m0_9.pth'
     backbone = RepViT(arch='m0_9', init_cfg={'type': 'Pretrained', 'checkpoint': address})
     with pytest.raises(CheckpointError) as error:

@@ -2,11 +2,13 @@
 
 import copy
 import json
+import runpy
 
 import numpy as np
 import pytest
 import small_data
-from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from conftest import REPOSITORY
+from mmengine.registry import DATASETS, init_default_scope
 
 from lightvit_mm.data.checking import check_before_run, check_everything, summary
 from lightvit_mm.data.coco_file import _decompress
@@ -317,6 +319,27 @@ def test_all_findings_as_json(root, content, tmp_path):
     assert written[0]['findings'][0]['item'] == 'annotation 1'
 
 
-@pytest.fixture(autouse=True)
-def _registered():
-    assert TRANSFORMS
+def run_tool(monkeypatch, *arguments) -> int:
+    tool = REPOSITORY / 'tools/check_data.py'
+    monkeypatch.setattr('sys.argv', [str(tool), *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(tool), run_name='__main__')
+    return ended.value.code
+
+
+def test_exit_status(root, content, monkeypatch, capsys):
+    set_first(area=0)(content)
+    small_data.write_coco(root, content)
+    config = REPOSITORY / 'configs/retinanet_edgevit_xxs_shapes.py'
+    arguments = [config, '--data-root', root]
+    assert run_tool(monkeypatch, *arguments) == 0
+    assert '0 errors, 2 warnings, 0 notes' in capsys.readouterr().out
+    (root / 'images/val/b.png').unlink()
+    assert run_tool(monkeypatch, *arguments, '--out', root / 'all.json') == 1
+    said = capsys.readouterr().out
+    assert f'image 2: {root}/images/val/b.png' in said
+    assert '1 errors, 2 warnings, 0 notes: training would stop' in said
+    assert said.rstrip().endswith(f'all of them in {root}/all.json')
+    (root / 'annotations/instances_val.json').unlink()
+    assert run_tool(monkeypatch, *arguments) == 2
+    assert 'instances_val.json' in capsys.readouterr().err

@@ -53,14 +53,9 @@ def test_without_a_backbone(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('family', 'arch'), SMALLEST)
-@pytest.mark.parametrize('train', [True, False])
-def test_one_graph(family, arch, train):
+def test_one_graph(family, arch):
     torch._dynamo.reset()
-    model, x = family(arch=arch).train(train), torch.randn(2, 3, 64, 64)
-    if not train:
-        model.switch_to_deploy()
-    torch.manual_seed(0)  # for the dropout of T2T-ViT
+    model, x = family(arch=arch).eval().switch_to_deploy(), torch.randn(1, 3, 64, 64)
     expected = model(x)
     model.compile(backend='eager', fullgraph=True)
-    torch.manual_seed(0)
     assert largest_deviation(model(x), expected) < 1e-4

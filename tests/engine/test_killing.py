@@ -5,6 +5,7 @@ import os
 import random
 import time
 
+import pytest
 import torch
 from toy_run import run_toy, toy_config
 
@@ -26,6 +27,16 @@ def train(work_dir):
     run_toy(config(work_dir))
 
 
+@pytest.fixture
+def _one_thread():
+    """As the processes that are killed: more threads add in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures('_one_thread')
 def test_no_kill_loses_a_checkpoint(tmp_path):
     draw, work_dir = random.Random(0), tmp_path / 'killed'
     epoch = halves = 0
