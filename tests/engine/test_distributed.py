@@ -1,6 +1,7 @@
 """The same step on one process and on two."""
 
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
+from toy_run import toy_config
 
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.running import load_config, train
 
 SIDE = 64
 
@@ -75,11 +77,27 @@ def gradients(model, batch):
     }
 
 
-def half(rank, config_file, batch, folder):
+def join_group(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
     )
+
+
+def on_two_processes(function, *arguments):
+    """Exit codes of two processes that call ``function(rank, *arguments)``."""
+    # Forked, so that what is imported here need not be imported again.
+    context = multiprocessing.get_context('fork')
+    processes = [context.Process(target=function, args=(rank, *arguments)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def half(rank, config_file, batch, folder):
+    join_group(rank, folder)
     model, wrapper = model_of(config_file)
     assert wrapper.pop('type') == 'MMDistributedDataParallel'
     images, samples = batch
@@ -101,16 +119,7 @@ def half(rank, config_file, batch, folder):
 def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path, config_file, make_batch):
     batch = make_batch()
     expected = gradients(model_of(config_file)[0], batch)
-    # Forked, so that what is imported here need not be imported again.
-    context = multiprocessing.get_context('fork')
-    halves = [
-        context.Process(target=half, args=(rank, config_file, batch, tmp_path)) for rank in (0, 1)
-    ]
-    for process in halves:
-        process.start()
-    for process in halves:
-        process.join()
-    assert [process.exitcode for process in halves] == [0, 0]
+    assert on_two_processes(half, config_file, batch, tmp_path) == [0, 0]
     of_halves = [torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1)]
     assert len(expected) > 100
     for name, gradient in expected.items():
@@ -130,3 +139,20 @@ def test_synchronised_norms_become_plain_without_cuda(capsys):
         assert config.model.decode_head.norm_cfg.type == 'BN'
         said = 'each process normalises over its own images' in capsys.readouterr().out
         assert said == (launcher == 'pytorch')
+
+
+def train_and_leave(rank, folder):
+    join_group(rank, folder)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
+    config = toy_config(folder / 'work', epochs=1, launcher='pytorch')
+    config.model_wrapper_cfg = {'type': 'MMDistributedDataParallel', 'device_ids': None}
+    runner = train(config)
+    threads = [task.joinpath('comm').read_text() for task in Path('/proc/self/task').iterdir()]
+    assert not [name for name in threads if 'gloo' in name], threads
+    assert runner.iter == 2
+
+
+def test_no_thread_of_the_group_outlives_a_training(tmp_path):
+    """One that does now and then aborts the process while the interpreter ends."""
+    assert on_two_processes(train_and_leave, tmp_path) == [0, 0]
+    assert (tmp_path / 'work' / 'epoch_1.pth').is_file()
