@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Sets up the environment and runs every check: bash tools/test.sh [options of pytest]
+# Sets up the environment and runs every check:
+#   bash tools/test.sh [--stack openmmlab|onedl] [options of pytest]
 set -euo pipefail
 
 # shellcheck source=tools/setup.sh
 . "$(dirname "$0")/setup.sh"
+take_stack "$@"
 set_up
 
 # The tests compare with timm, which needs a torchvision. PyPI's does not load beside a CPU torch and
@@ -27,7 +29,7 @@ check() { # NAME COMMAND...: runs all of them, so that one call shows everything
 check 'ruff check' ruff check .
 check 'ruff format' ruff format --check .
 check 'mypy' mypy lightvit_mm
-check 'pytest' pytest "$@"
+check 'pytest' pytest ${REST[@]+"${REST[@]}"}
 
 if [ -n "$failed" ]; then
   echo "FAILED: $failed" >&2
