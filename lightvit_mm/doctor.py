@@ -4,6 +4,7 @@ Nothing that may be broken is imported here: a second process does, which may cr
 """
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import os
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,18 +30,6 @@ PYTHONS = ((3, 10), (3, 12))  # the first and the last that work
 LOW, FULL = 1e9, 5e7  # bytes free on a disk
 ON_CPU, ANY = 'for the CPU', '999'
 MARK = 'lightvit_mm.doctor '
-CHILD = f"""
-import json, sys, warnings
-warnings.simplefilter('ignore')
-for name, code in json.loads(sys.argv[1]).items():
-    scope = dict(found='')
-    try:
-        exec(code, scope)
-        why = ''
-    except BaseException as error:
-        why = type(error).__name__ + ': ' + str(error)
-    print('\\n{MARK}' + json.dumps([name, why, scope['found']]), flush=True)
-"""
 
 
 class Line(NamedTuple):
@@ -55,7 +46,7 @@ class Line(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What came of running a piece of code: why it failed, or nothing; and what it found."""
+    """What came of an import: why it failed, or nothing; and what else was found."""
 
     why: str
     found: str = ''
@@ -65,7 +56,7 @@ class Module(NamedTuple):
     """A module of the stack.
 
     Attributes:
-        probe: the code that has to run; it may set ``found``.
+        imports: what has to be importable.
         originals: distributions that install it, the frozen ones in the case of OpenMMLab.
         fork: the maintained distribution, which installs the same files.
         needs: the module that has to work before.
@@ -73,7 +64,7 @@ class Module(NamedTuple):
         bounds: the first version of an original that works, and the first after it that does not.
     """
 
-    probe: str
+    imports: str
     originals: tuple[str, ...]
     fork: str = ''
     needs: str = ''
@@ -82,40 +73,26 @@ class Module(NamedTuple):
 
 
 MODULES = {
-    'torch': Module(
-        'import torch\n'
-        f'found = {ON_CPU!r}\n'
-        'if torch.cuda.is_available(): found = f"for CUDA, {torch.cuda.get_device_name()}"',
-        ('torch',),
-        bounds=('2.4', ANY),
-    ),
+    'torch': Module('torch', ('torch',), bounds=('2.4', ANY)),
     'mmengine': Module(
-        'import mmengine.runner',
+        'mmengine.runner',
         ('mmengine', 'mmengine-lite'),
         'onedl-mmengine',
         needs='torch',
         bounds=('0.10.7', ANY),  # before, it fails beside torch 2.5 and later
     ),
     'mmcv': Module(
-        'import mmcv.cnn',
+        'mmcv.cnn',
         ('mmcv', 'mmcv-lite', 'mmcv-full'),
         'onedl-mmcv',
         needs='mmengine',
         bounds=('2.1.0', '2.2.0'),  # mmdet 3.3.0 and mmsegmentation 1.2.2 refuse 2.2.0
     ),
     'mmcv.ops': Module(
-        'import torch\n'
-        'from mmcv.ops import get_compiling_cuda_version, nms\n'
-        'nms(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.ones(1), 0.5)\n'
-        'cuda = get_compiling_cuda_version()\n'
-        f'found = {ON_CPU!r} if cuda == "not available" else f"for CUDA {{cuda}}"',
-        ('mmcv', 'mmcv-full'),
-        'onedl-mmcv',
-        needs='mmcv',
-        optional=True,
+        'mmcv.ops', ('mmcv', 'mmcv-full'), 'onedl-mmcv', needs='mmcv', optional=True
     ),
     'mmdet': Module(
-        'import mmdet.apis',
+        'mmdet.apis',
         ('mmdet',),
         'onedl-mmdetection',
         needs='mmcv.ops',
@@ -123,7 +100,7 @@ MODULES = {
         bounds=('3.3.0', ANY),
     ),
     'mmseg': Module(
-        'import mmseg.apis',
+        'mmseg.apis',
         ('mmsegmentation',),
         'onedl-mmsegmentation',
         needs='mmcv.ops',
@@ -132,9 +109,9 @@ MODULES = {
     ),
 }
 OTHERS = {
-    'onnx': 'import onnx, onnxscript, onnxruntime',
-    'pkg_resources': 'import pkg_resources',
-    'torchvision': 'import torchvision',  # the last, since half of a broken one stays behind
+    'onnx': 'onnx onnxscript onnxruntime',
+    'pkg_resources': 'pkg_resources',
+    'torchvision': 'torchvision',  # the last, since half of a broken one stays behind
 }
 CURES = [  # what an import that fails says, and what helps
     (r'torchvision', 'pip uninstall -y torchvision'),
@@ -156,12 +133,13 @@ def installed() -> dict[str, str]:
     return versions
 
 
-def probe(codes: dict[str, str]) -> dict[str, Probe]:
-    """Run pieces of code in one other process, and after a crash the others in a new one."""
+def probe(names: Iterable[str]) -> dict[str, Probe]:
+    """Import modules of the stack in one other process, and after a crash the rest in a new one."""
     probes: dict[str, Probe] = {}
-    while codes:
+    todo = list(names)
+    while todo:
         done = subprocess.run(
-            [sys.executable, '-c', CHILD, json.dumps(codes)],
+            [sys.executable, __file__, '--probe', *todo],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -171,14 +149,45 @@ def probe(codes: dict[str, str]) -> dict[str, Probe]:
             if line.startswith(MARK):
                 name, why, found = json.loads(line.removeprefix(MARK))
                 probes[name] = Probe(why, found)
-        codes = {name: code for name, code in codes.items() if name not in probes}
-        if codes:
+        todo = [name for name in todo if name not in probes]
+        if todo:
             status = done.returncode
             ending = signal.Signals(-status).name if status < 0 else f'exit status {status}'
-            crashed = next(iter(codes))
-            probes[crashed] = Probe(f'Python ended with {ending}')
-            del codes[crashed]
+            probes[todo.pop(0)] = Probe(f'Python ended with {ending}')
     return probes
+
+
+def _answer(names: Iterable[str]) -> None:
+    """Import, and print what ``probe`` reads."""
+    sys.path.pop(0)  # this file's folder, whose modules are no top-level ones
+    warnings.simplefilter('ignore')
+    for name in names:
+        why = found = ''
+        try:
+            for module in (MODULES[name].imports if name in MODULES else OTHERS[name]).split():
+                importlib.import_module(module)
+            if name == 'torch':
+                found = _device()
+            elif name == 'mmcv.ops':
+                found = _compiled()
+        except BaseException as error:
+            why = f'{type(error).__name__}: {error}'
+        print(f'\n{MARK}{json.dumps([name, why, found])}', flush=True)
+
+
+def _device() -> str:
+    import torch
+
+    return f'for {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ON_CPU
+
+
+def _compiled() -> str:
+    import torch
+    from mmcv.ops import get_compiling_cuda_version, nms
+
+    nms(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.ones(1), 0.5)
+    cuda = get_compiling_cuda_version()
+    return ON_CPU if cuda == 'not available' else f'for CUDA {cuda}'
 
 
 def examine_stack() -> list[Line]:
@@ -190,8 +199,7 @@ def examine_stack() -> list[Line]:
     if made and not versions and not CHECKOUT.samefile(Path(sys.prefix).parent):
         cure = f'source {made[0]}/bin/activate'
     stack = _stack(versions, cure)
-    codes = {name: module.probe for name, module in MODULES.items()} | OTHERS
-    probes = probe(codes if stack.state == OK else {'torch': codes['torch']})
+    probes = probe([*MODULES, *OTHERS] if stack.state == OK else ['torch'])
     lines = {'Python': _python(), 'stack': stack}
     for name, module in MODULES.items():
         blamed = lines[module.needs or 'Python']
@@ -330,7 +338,11 @@ def _cure(why: str, otherwise: str) -> str:
 
 def main() -> int:
     """Print a line for each subject; 1 if something is broken."""
-    argparse.ArgumentParser(prog=COMMAND, description='Look at the environment.').parse_args()
+    parser = argparse.ArgumentParser(prog=COMMAND, description='Look at the environment.')
+    parser.add_argument('--probe', nargs='+', help=argparse.SUPPRESS)
+    if names := parser.parse_args().probe:
+        _answer(names)
+        return 0
     lines = examine()
     print(*lines, sep='\n')
     broken = sum(line.state == BROKEN for line in lines)
