@@ -113,12 +113,11 @@ OTHERS = {
     'pkg_resources': 'pkg_resources',
     'torchvision': 'torchvision',  # the last, since half of a broken one stays behind
 }
-CURES = [  # what an import that fails says, and what helps
-    (r'torchvision', 'pip uninstall -y torchvision'),
-    (r'pkg_resources', "pip install 'setuptools<82'"),
-    (r'libGL', 'pip install --force-reinstall --no-deps opencv-python-headless'),
-    (r"No module named '(ftfy|regex|pycocotools|safetensors|rich)'", r'pip install \1'),
-]
+CURES = {  # what an import that fails says, and what helps
+    'torchvision': 'pip uninstall -y torchvision',
+    'pkg_resources': "pip install 'setuptools<82'",
+    'libGL': 'pip install --force-reinstall --no-deps opencv-python-headless',
+}
 
 
 def installed() -> dict[str, str]:
@@ -159,7 +158,8 @@ def probe(names: Iterable[str]) -> dict[str, Probe]:
 
 def _answer(names: Iterable[str]) -> None:
     """Import, and print what ``probe`` reads."""
-    sys.path.pop(0)  # this file's folder, whose modules are no top-level ones
+    here = os.path.dirname(os.path.realpath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here]
     warnings.simplefilter('ignore')
     for name in names:
         why = found = ''
@@ -329,11 +329,13 @@ def _short(why: str) -> str:
     return why.strip().partition('\n')[0][:200]
 
 
-def _cure(why: str, otherwise: str) -> str:
-    for pattern, cure in CURES:
-        if match := re.search(pattern, why):
-            return match.expand(cure)
-    return otherwise
+def _cure(why: str, set_up: str) -> str:
+    for text, cure in CURES.items():
+        if text in why:
+            return cure
+    if re.search("No module named '(?!mm|torch)", why):
+        return f'pip install -r tools/requirements{"-onedl" * set_up.endswith("onedl")}.txt'
+    return set_up
 
 
 def main() -> int:

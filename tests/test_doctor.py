@@ -149,7 +149,11 @@ def test_a_later_torch_and_the_forks_are_not_refused(machine):
     ('subject', 'why', 'cure'),
     [
         ('mmcv.ops', "ModuleNotFoundError: No module named 'mmcv._ext'", 'bash tools/setup.sh'),
-        ('mmseg', "ModuleNotFoundError: No module named 'ftfy'", 'pip install ftfy'),
+        (
+            'mmseg',
+            "ModuleNotFoundError: No module named 'ftfy'",
+            'pip install -r tools/requirements.txt',
+        ),
         (
             'mmdet',
             'RuntimeError: operator torchvision::nms does not exist',

@@ -180,8 +180,8 @@ refuse_other_stack() { # both install the same files, so that a second one would
   for name in $originals $forks; do
     for path in "$ENV"/lib/python*/site-packages/"$name"-*.dist-info; do
       if [ ! -d "$path" ]; then continue; fi
-      all="$all $name"
-      case " $others " in *" $name "*) found="$found${found:+, }$(basename "$path" .dist-info)" ;; esac
+      all="$all $name" path=$(basename "$path" .dist-info)
+      case " $others " in *" $name "*) found="$found${found:+, }$path" ;; esac
     done
   done
   [ -z "$found" ] || fail "$ENV has $found, of which --stack $STACK would overwrite the files" \
@@ -303,7 +303,8 @@ install_all() {
 
 ask_doctor() {
   STEP='looking at the environment' LOG=''
-  "$PY" -m lightvit_mm.doctor || fail "something in $ENV is broken" "type what stands below it, and $AGAIN"
+  "$PY" -m lightvit_mm.doctor ||
+    fail "something in $ENV is broken" "type what stands behind the arrow, and $AGAIN"
 }
 
 # --- all of it -----------------------------------------------------------------------------------
