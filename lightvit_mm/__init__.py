@@ -18,9 +18,11 @@ __all__ = [
     'necks',
 ]
 __version__ = '0.1.0'
+DOCTOR = 'lightvit_mm.doctor'
 
-# python -m lightvit_mm.doctor imports the package first, and has to run where that fails.
-if sys.argv[:1] != ['-m'] or 'lightvit_mm.doctor' not in sys.orig_argv:
+# python -m lightvit_mm.doctor imports the package first, and has to run where that fails; also on
+# Python 3.9, which has no orig_argv.
+if sys.argv[:1] != ['-m'] or DOCTOR not in getattr(sys, 'orig_argv', [DOCTOR]):
     with stack_errors():
         from lightvit_mm import backbones, checkpoints, necks
         from lightvit_mm.engine import compile_backbone, hooks, layer_decay

@@ -1,7 +1,10 @@
 """Look for what is wrong with the environment, and say what to type: python -m lightvit_mm.doctor
 
 Nothing that may be broken is imported here: a second process does, which may crash without harm.
+It runs on Python 3.8 and 3.9 too, to say that they are too old.
 """
+
+from __future__ import annotations
 
 import argparse
 import importlib
@@ -146,7 +149,7 @@ def probe(names: Iterable[str]) -> dict[str, Probe]:
         )
         for line in done.stdout.splitlines():
             if line.startswith(MARK):
-                name, why, found = json.loads(line.removeprefix(MARK))
+                name, why, found = json.loads(line[len(MARK) :])
                 probes[name] = Probe(why, found)
         todo = [name for name in todo if name not in probes]
         if todo:

@@ -1,5 +1,7 @@
 """Errors that the caller can put right, told without a traceback."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
