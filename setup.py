@@ -1,4 +1,4 @@
-"""Packaging of lightvit_mm; the tested versions of everything are in tools/requirements.txt."""
+"""Packaging of lightvit_mm; the tested versions of everything are in tools/requirements*.txt."""
 
 import re
 from pathlib import Path
@@ -29,6 +29,12 @@ setup(
             'mmsegmentation>=1.2.2',
             'ftfy',
             'regex',
+        ],
+        'onedl': [
+            'onedl-mmengine>=0.10.12',
+            'onedl-mmcv>=2.3.6',
+            'onedl-mmdetection>=3.5.1',
+            'onedl-mmsegmentation>=1.4.2',
         ],
         'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'mypy'],

@@ -4,9 +4,9 @@ Importing the package registers its backbones, necks, hooks and optimizer constr
 mmengine read checkpoints safely and write them whole.
 """
 
-from lightvit_mm import backbones, checkpoints, necks
-from lightvit_mm.engine import compile_backbone, hooks, layer_decay
-from lightvit_mm.engine.whole_files import register_whole_files
+import sys
+
+from lightvit_mm.errors import stack_errors
 
 __all__ = [
     '__version__',
@@ -18,5 +18,13 @@ __all__ = [
     'necks',
 ]
 __version__ = '0.1.0'
+DOCTOR = 'lightvit_mm.doctor'
 
-register_whole_files()
+# python -m lightvit_mm.doctor imports the package first, and has to run where that fails; also on
+# Python 3.9, which has no orig_argv.
+if sys.argv[:1] != ['-m'] or DOCTOR not in getattr(sys, 'orig_argv', [DOCTOR]):
+    with stack_errors():
+        from lightvit_mm import backbones, checkpoints, necks
+        from lightvit_mm.engine import compile_backbone, hooks, layer_decay
+        from lightvit_mm.engine.whole_files import register_whole_files
+    register_whole_files()

@@ -28,10 +28,11 @@ class ToyData(Dataset):
 
     Args:
         file: one that is looked into for each of them.
+        noise: its share.
     """
 
-    def __init__(self, file: str | None = None) -> None:
-        self.file = file
+    def __init__(self, file: str | None = None, noise: float = 0.1) -> None:
+        self.file, self.noise = file, noise
 
     def __len__(self) -> int:
         return 12
@@ -42,7 +43,7 @@ class ToyData(Dataset):
         values = torch.arange(8.0) * (index + 1) / 48
         noise = torch.randn(8) + random.gauss(0, 1) + np.random.normal(size=8).astype('float32')
         return {
-            'inputs': values + 0.1 * noise,
+            'inputs': values + self.noise * noise,
             'data_samples': SimpleNamespace(img_path=f'images/{index:02}.png'),
         }
 

@@ -6,6 +6,8 @@ import re
 import shlex
 import sys
 
+from _stack import user_errors
+
 import torch
 from rich.console import Console
 
@@ -13,7 +15,6 @@ from lightvit_mm.benchmark.limits import DTYPES
 from lightvit_mm.benchmark.report import as_table, mean_ratios, operator_table, plot, write_json
 from lightvit_mm.benchmark.run import Settings, benchmark
 from lightvit_mm.benchmark.subjects import find_subjects
-from lightvit_mm.errors import user_errors
 
 SIZES = [(512, 512), (800, 1344)]
 PLOT_SIZES = [(side, side) for side in (256, 384, 512, 768, 1024, 1536, 2048)]

@@ -1,5 +1,7 @@
 """Put a wheel of mmcv with its compiled ops in the user's cache, and install it from there.
 
+--stack onedl builds onedl-mmcv, its maintained fork, in the same way.
+
 As it comes, mmcv compiles 57 small dispatch files and 20 CPU kernels, and each of the 77 spends
 most of its time in torch's headers: 17 minutes on two cores. Four files that include 72 of them
 (see ``unite``) and the other five take a minute and a half; the ops give the same bits. If that
@@ -24,9 +26,22 @@ import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-VERSION = '2.1.0'
+
+class Release(NamedTuple):
+    """A source release of mmcv on the package index."""
+
+    name: str
+    version: str
+
+    @property
+    def stem(self) -> str:
+        """The name of its archive, and of the folder in there."""
+        return f'{self.name.replace("-", "_")}-{self.version}'
+
+
+RELEASES = {'openmmlab': Release('mmcv', '2.1.0'), 'onedl': Release('onedl-mmcv', '2.3.6')}
 RECIPE = 1  # part of the cache key: raise it when the build below gives another wheel
 # -O1 is the fastest in use as well: nms takes a third of the time that it takes at -O2 or -O3
 # (gcc 12 makes data flow of a branch that is easily predicted), roi_align takes the same.
@@ -71,16 +86,16 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def cache_slots(rest: str) -> list[Path]:
+def cache_slots(release: Release, rest: str) -> list[Path]:
     """Return the cache directories of this Python and libc whose names end as asked."""
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     libc = ''.join(platform.libc_ver()) or platform.mac_ver()[0]
-    root = Path(base, 'lightvit_mm', 'wheels', f'mmcv-{VERSION}')
+    root = Path(base, 'lightvit_mm', 'wheels', f'{release.name}-{release.version}')
     name = f'{sysconfig.get_config_var("SOABI")}-{libc}-{rest}'
     return sorted(root.glob(name)) if '*' in rest else [root / name]
 
 
-def cache_slot() -> Path:
+def cache_slot(release: Release) -> Path:
     """Return the cache directory for this environment's torch and kind of ops."""
     ops = 'cpu'
     if has_cuda():
@@ -88,7 +103,7 @@ def cache_slot() -> Path:
 
         chips = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
         ops = f'cu{torch.version.cuda}-' + '-'.join(f'sm{a}{b}' for a, b in sorted(chips))
-    return cache_slots(f'torch{metadata.version("torch")}-{ops}-r{RECIPE}')[0]
+    return cache_slots(release, f'torch{metadata.version("torch")}-{ops}-r{RECIPE}')[0]
 
 
 @contextlib.contextmanager
@@ -184,7 +199,7 @@ def unite(files: list[Path], name: str) -> None:
         files[0].with_name(f'{name}_{number}.cpp').write_text(text)
 
 
-def build(folder: Path) -> Path:
+def build(release: Release, folder: Path) -> Path:
     """Download the source release into a folder and build its wheel there."""
     cuda = has_cuda()
     scripts = str(Path(sys.executable).parent)
@@ -200,19 +215,19 @@ def build(folder: Path) -> Path:
     environment = os.environ | flags
     options = ['--no-deps', '--no-build-isolation', '--progress-bar', 'off']
     pip = [sys.executable, '-m', 'pip']
-    release = ['--no-binary', 'mmcv', '-d', str(folder), f'mmcv=={VERSION}']
+    wanted = ['--no-binary', release.name, '-d', str(folder), f'{release.name}=={release.version}']
     try:
-        run([*pip, 'download', *options, *release], environment)
+        run([*pip, 'download', *options, *wanted], environment)
     except BuildError as error:
         sys.exit(f'cannot download the source release: {error}')
-    archive = folder / f'mmcv-{VERSION}.tar.gz'
+    archive = folder / f'{release.stem}.tar.gz'
     wheel = [*pip, 'wheel', '-v', '--no-cache-dir', *options, '-w', str(folder)]
     try:
         if cuda or sys.platform != 'linux':
             raise BuildError('the fast way is for CPU ops on Linux')
         with tarfile.open(archive) as files:
             files.extractall(folder)
-        source = folder / f'mmcv-{VERSION}'
+        source = folder / release.stem
         ops = source / 'mmcv/ops/csrc/pytorch'
         kernels = [file for file in ops.glob('cpu/*.cpp') if file.stem not in CLASHING]
         unite(sorted(ops.glob('*.cpp')), 'united_dispatch')
@@ -226,9 +241,9 @@ def build(folder: Path) -> Path:
     return check_wheel(next(folder.glob('*.whl')))
 
 
-def make_wheel() -> Path:
+def make_wheel(release: Release) -> Path:
     """Return the wheel that the cache has, after building it where it has none."""
-    slot = cache_slot()
+    slot = cache_slot(release)
     with locked(slot):
         for wheel in slot.glob('*.whl'):
             try:
@@ -240,27 +255,27 @@ def make_wheel() -> Path:
         for left in slot.glob('build-*'):  # by a build that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix='build-', dir=slot) as folder:
-            wheel = build(Path(folder))
+            wheel = build(release, Path(folder))
             with open(wheel, 'rb') as written:
                 os.fsync(written.fileno())
             return wheel.replace(slot / wheel.name)
 
 
-def probe() -> str:
+def probe(release: Release) -> str:
     """Return why this environment's mmcv does not do, or nothing."""
-    script = PROBE.format(version=VERSION, cuda=has_cuda())
+    script = PROBE.format(version=release.version, cuda=has_cuda())
     tried = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     return (tried.stderr.strip() or 'no message') if tried.returncode else ''
 
 
-def install() -> None:
+def install(release: Release) -> None:
     """Install the wheel unless this environment's mmcv does; build a useless one once more."""
-    why = probe()
+    why = probe(release)
     for _ in range(2 if why else 0):
-        wheel = make_wheel()
+        wheel = make_wheel(release)
         options = ['--no-deps', '--no-index', '--force-reinstall', str(wheel)]
         run([sys.executable, '-m', 'pip', 'install', *options], dict(os.environ))
-        why = probe()
+        why = probe(release)
         if not why:
             return
         say(why)
@@ -280,16 +295,19 @@ def main() -> None:
         choices=['check', 'wheel', 'install'],
         help='check: is it cached, or can it be compiled; wheel: cache it; install: and use it',
     )
-    command = parser.parse_args().command
+    parser.add_argument('--stack', choices=list(RELEASES), default='openmmlab')
+    args = parser.parse_args()
+    release = RELEASES[args.stack]
     try:
-        if command == 'install':
-            install()
-        elif command == 'wheel':
-            say(f'the cache has {make_wheel()}')
-        elif not any(next(slot.glob('*.whl'), None) for slot in cache_slots('torch*')):
+        if args.command == 'install':
+            install(release)
+        elif args.command == 'wheel':
+            say(f'the cache has {make_wheel(release)}')
+        elif not any(next(slot.glob('*.whl'), None) for slot in cache_slots(release, 'torch*')):
             check_compiler()
     except BuildError as error:
-        stop(f'mmcv {VERSION} does not build: {error}', 'the first "error" in the log says why')
+        cure = 'the first "error" in the log says why'
+        stop(f'{release.name} {release.version} does not build: {error}', cure)
     except PermissionError as error:
         stop(str(error), 'make it writable, or keep the cache elsewhere with XDG_CACHE_HOME=...')
 

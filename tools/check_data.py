@@ -3,12 +3,13 @@
 import argparse
 import sys
 
+from _stack import user_errors
+
 from mmengine.config import DictAction
 
 from lightvit_mm.data.checking import check_everything, summary, write_reports
 from lightvit_mm.data.findings import ERROR, count
 from lightvit_mm.engine.running import load_config
-from lightvit_mm.errors import user_errors
 
 
 def main() -> int:

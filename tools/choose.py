@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from lightvit_mm.errors import user_errors
+from _stack import user_errors
+
 from lightvit_mm.reproduction.choosing import as_page, chosen, draw, latencies
 from lightvit_mm.reproduction.published import read_published
 

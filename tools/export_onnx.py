@@ -2,11 +2,12 @@
 
 import argparse
 
+from _stack import user_errors
+
 from mmengine.config import DictAction
 
 from lightvit_mm.deploy.onnx import export_onnx
 from lightvit_mm.engine.running import load_config
-from lightvit_mm.errors import user_errors
 
 
 def main() -> None:

@@ -7,10 +7,12 @@ channels_last, torch.compile; tables of speed and memory beside timm; one short 
 import argparse
 import sys
 
+from _stack import user_errors
+
 import torch
 
 from lightvit_mm.benchmark.device_check import check_device
-from lightvit_mm.errors import UserError, user_errors
+from lightvit_mm.errors import UserError
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from _stack import user_errors
+
 from lightvit_mm.data.shapes import make_shapes
 
 
@@ -37,4 +39,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with user_errors():
+        main()

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
+from _stack import user_errors
+
 import yaml
 from rich.progress import track
 
-from lightvit_mm.errors import user_errors
 from lightvit_mm.reproduction.published import read_published
 from lightvit_mm.reproduction.zoo import as_page, measure, write_metafile, zoo_configs
 

@@ -3,11 +3,12 @@
 import argparse
 import sys
 
+from _stack import user_errors
+
 from mmengine.config import DictAction
 
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import load_config
-from lightvit_mm.errors import user_errors
 
 
 def main() -> int:

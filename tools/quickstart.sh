@@ -2,8 +2,9 @@
 # From a fresh clone to a trained detector and its pictures: sets up the environment, makes the
 # embedded data set, trains a small RetinaNet on it, evaluates it, and draws its predictions.
 #
-#   bash tools/quickstart.sh [--seed N] [--work-dir DIR] [--resume]
+#   bash tools/quickstart.sh [--stack NAME] [--seed N] [--work-dir DIR] [--resume]
 #
+#   --stack NAME    openmmlab, or onedl for its maintained forks; has to come first (openmmlab)
 #   --seed N        random seed of the training (the config's: 0)
 #   --work-dir DIR  for checkpoints, logs and pictures (work_dirs/quickstart)
 #   --resume        go on from the last checkpoint there instead of training anew
@@ -66,7 +67,8 @@ timed() { # NAME COMMAND...: shows the output, keeps it, and takes the time
   TIMES="$TIMES$(printf '  %-11s %s' "$STEP" "$(readable $((SECONDS - started)))")"$'\n'
 }
 
-read_options "$@"
+take_stack "$@"
+read_options ${REST[@]+"${REST[@]}"}
 started=$SECONDS
 set_up
 TIMES="$(printf '  %-11s %s' set-up "$(readable $((SECONDS - started)))")"$'\n'

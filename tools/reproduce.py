@@ -8,10 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from _stack import user_errors
+
 from rich.console import Console
 from rich.progress import track
 
-from lightvit_mm.errors import user_errors
 from lightvit_mm.reproduction.check import as_table, check_row
 from lightvit_mm.reproduction.published import Row, read_published
 from lightvit_mm.reproduction.run import reproduce

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Makes the environment with the tested stack: .venv/ in the checkout, or an active virtual
-# environment. quickstart.sh and test.sh source this file and call set_up; it also runs by itself.
-#   PYTHON=python3.12   makes .venv/ with that Python (3.10, 3.11 or 3.12), whatever is active
+# Makes the environment with a tested stack: .venv/ in the checkout, or an active virtual
+# environment. quickstart.sh and test.sh source this file and call set_up; it also runs by itself:
+#
+#   bash tools/setup.sh [--stack openmmlab|onedl]
+#
+#   --stack onedl       the maintained forks of mmcv, mmengine, mmdet and mmseg instead of the
+#                       releases of OpenMMLab, in .venv-onedl/
+#   PYTHON=python3.12   makes the environment with that Python (3.10, 3.11 or 3.12), whatever is
+#                       active
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache} TMP=${TMPDIR:-/tmp}
-STEP='set-up' LOG='' JOBS=''
+STACK=openmmlab STEP='set-up' LOG='' JOBS=''
 AGAIN='run this again'
 WIDTH=$(tput cols 2>/dev/null || echo 80)
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0 PYTHONUNBUFFERED=1
@@ -114,19 +120,40 @@ version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 
 supported() { case $(version_of "$1") in 3.10 | 3.11 | 3.12) ;; *) return 1 ;; esac }
 
+take_stack() { # OPTIONS...: takes --stack NAME off their front; leaves the others in REST
+  case ${1:-} in
+    --stack=*) STACK=${1#*=} && shift ;;
+    --stack) STACK=${2:-} && shift $(($# > 1 ? 2 : 1)) ;;
+  esac
+  REST=("$@")
+}
+
+choose_stack() { # sets ENV to the stack's own, and REQUIREMENTS
+  STEP='choosing the stack'
+  case $STACK in
+    openmmlab) ENV=$ROOT/.venv REQUIREMENTS=tools/requirements.txt ;;
+    onedl) ENV=$ROOT/.venv-onedl REQUIREMENTS=tools/requirements-onedl.txt ;;
+    *) fail "there is no stack '$STACK'" 'choose --stack openmmlab or --stack onedl' ;;
+  esac
+}
+
 choose_python() { # sets ENV, and BASE: the Python that makes it or is in it
   local name version found='' needs='this needs 3.10, 3.11 or 3.12'
-  STEP='choosing a Python' ENV=$ROOT/.venv
+  STEP='choosing a Python'
   if [ -n "${PYTHON:-}" ]; then
     BASE=$PYTHON version=$(version_of "$PYTHON")
     [ -n "$version" ] || fail "PYTHON=$PYTHON does not run; $needs" 'set it to one of these'
     supported "$BASE" || fail "PYTHON=$PYTHON is Python $version; $needs" 'set it to one of these'
     name=$(version_of "$ENV/bin/python")
     [ "${name:-$version}" = "$version" ] ||
-      fail "PYTHON=$PYTHON is Python $version, but .venv is of $name" 'remove .venv, or unset PYTHON'
+      fail "PYTHON=$PYTHON is Python $version, but ${ENV##*/} is of $name" \
+        "remove ${ENV##*/}, or unset PYTHON"
     return
   fi
-  if [ -x "${VIRTUAL_ENV:-}/bin/python" ]; then ENV=$VIRTUAL_ENV; fi
+  case ${VIRTUAL_ENV:-} in
+    "$ROOT/.venv" | "$ROOT/.venv-onedl") ;; # of one stack each, whichever is active
+    *) if [ -x "${VIRTUAL_ENV:-}/bin/python" ]; then ENV=$VIRTUAL_ENV; fi ;;
+  esac
   BASE=$ENV/bin/python version=$(version_of "$ENV/bin/python")
   if [ -n "$version" ] && { [ ! -f "$ENV/lightvit_mm/ours" ] || [ -f "$ENV/lightvit_mm/made" ]; }; then
     supported "$BASE" || fail "the virtual environment $ENV is of Python $version; $needs" \
@@ -143,6 +170,23 @@ Ubuntu: apt install python3.11 python3.11-venv python3.11-dev), or name one with
 }
 
 installed() { compgen -G "$ENV/lib/python*/site-packages/$1" >/dev/null; }
+
+refuse_other_stack() { # both install the same files, so that a second one would ruin the first
+  local name path others found='' all=''
+  local originals='mmcv mmcv_lite mmcv_full mmengine mmengine_lite mmdet mmsegmentation'
+  local forks='onedl_mmcv onedl_mmengine onedl_mmdetection onedl_mmsegmentation'
+  STEP='looking for another stack' others=$forks
+  if [ "$STACK" = onedl ]; then others=$originals; fi
+  for name in $originals $forks; do
+    for path in "$ENV"/lib/python*/site-packages/"$name"-*.dist-info; do
+      if [ ! -d "$path" ]; then continue; fi
+      all="$all $name" path=$(basename "$path" .dist-info)
+      case " $others " in *" $name "*) found="$found${found:+, }$path" ;; esac
+    done
+  done
+  [ -z "$found" ] || fail "$ENV has $found, of which --stack $STACK would overwrite the files" \
+    "use another virtual environment, or first empty this one: pip uninstall -y$all"
+}
 
 need_mb() { # PATH MB PURPOSE WHAT-ELSE-TO-DO
   local free
@@ -232,10 +276,10 @@ install_torch() { # without its dependencies: an index that is down would be ask
 }
 
 install_rest() {
-  pip_install -r tools/requirements.txt
+  pip_install -r "$REQUIREMENTS"
   # opencv-python needs libGL, which a server may lack; the headless build replaces the same files
   "$PY" -c 'import cv2' || pip_install --no-deps --force-reinstall "$(
-    sed -n 's/^opencv-python=/opencv-python-headless=/p' tools/requirements.txt
+    sed -n 's/^opencv-python=/opencv-python-headless=/p' tools/requirements-common.txt
   )"
 }
 
@@ -243,30 +287,35 @@ install_all() {
   local mmcv='' started
   installed 'torch-2.13.*.dist-info/RECORD' || step 'installing torch' torch install_torch
   step 'installing the build tools' build-tools \
-    pip_install -c tools/requirements.txt torch numpy setuptools wheel ninja
+    pip_install -c tools/requirements-common.txt torch numpy setuptools wheel ninja
   started=$SECONDS
   if ! installed 'mmcv/_ext*'; then
-    launch "$STATE/logs/mmcv.log" "$PY" tools/build_mmcv.py wheel && mmcv=$JOB
+    launch "$STATE/logs/mmcv.log" "$PY" tools/build_mmcv.py wheel --stack "$STACK" && mmcv=$JOB
     # the rest comes while the compiler is at work, but not before: mmcv's setup.py imports some of
     # it if it is there, and must not find half a package
     until has '\[1/' || ! kill -0 "$mmcv" 2>/dev/null; do sleep 0.3; done
   fi
   step 'installing the other packages' packages install_rest
   [ -z "$mmcv" ] || follow "getting mmcv's compiled ops" "$STATE/logs/mmcv.log" "$mmcv" "$started"
-  step 'installing mmcv' mmcv-install "$PY" tools/build_mmcv.py install
+  step 'installing mmcv' mmcv-install "$PY" tools/build_mmcv.py install --stack "$STACK"
   step 'installing lightvit_mm' package pip_install --no-deps --no-build-isolation -e .
-  if installed torchvision && ! "$PY" -c 'import torchvision' 2>/dev/null; then
-    echo "  warning: the torchvision in $ENV does not load beside its torch, and breaks mmdet: remove it"
-  fi
+}
+
+ask_doctor() {
+  STEP='looking at the environment' LOG=''
+  "$PY" -m lightvit_mm.doctor ||
+    fail "something in $ENV is broken" "type what stands behind the arrow, and $AGAIN"
 }
 
 # --- all of it -----------------------------------------------------------------------------------
 
 stamp() { # changes with whatever the environment depends on
-  local files='setup.py pyproject.toml tools/requirements.txt tools/build_mmcv.py tools/setup.sh'
-  # shellcheck disable=SC2086
-  { echo "$ROOT $GPU" && cat $files "$ENV/pyvenv.cfg" "$ENV"/lib/python*/site-packages/torch/version.py; } |
-    cksum
+  local site=("$ENV"/lib/python*/site-packages)
+  {
+    echo "$ROOT $GPU $STACK" "${site[0]}"/{mm*,onedl_*,torch*,numpy,opencv_*,setuptools}-*.dist-info
+    cat setup.py pyproject.toml tools/requirements*.txt tools/build_mmcv.py tools/setup.sh
+    cat "$ENV/pyvenv.cfg" "${site[0]}/torch/version.py"
+  } | cksum
 }
 
 ready() { installed 'mmcv/_ext*' && [ "$(cat "$STATE/stamp" 2>/dev/null)" = "$(stamp)" ]; }
@@ -275,23 +324,26 @@ set_up() { # leaves PY, the environment's Python
   local started=$SECONDS
   cd "$ROOT"
   GPU=$({ nvidia-smi -L 2>/dev/null || true; } | sed -n '/^GPU/{p;q;}')
+  choose_stack
   choose_python
   PY=$ENV/bin/python STATE=$ENV/lightvit_mm
   if ready; then return; fi
   echo "setting up $ENV"
   trap kill_jobs EXIT
   trap 'exit 130' INT TERM HUP
+  refuse_other_stack
   preflight
   lock
   if ! ready; then
     rm -f "$STATE/stamp"
     installed 'mmcv/_ext*' ||
-      step 'looking for a C++ compiler' compiler "$BASE" tools/build_mmcv.py check
+      step 'looking for a C++ compiler' compiler "$BASE" tools/build_mmcv.py check --stack "$STACK"
     make_env
     mend
     install_all
     [ -z "$GPU" ] || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || command -v nvcc >/dev/null ||
       echo "  note: there is a GPU but no nvcc, so that mmcv's ops are for the CPU only"
+    ask_doctor
     stamp >"$STATE/stamp.new" && mv "$STATE/stamp.new" "$STATE/stamp"
   fi
   exec 9>&-
@@ -300,6 +352,11 @@ set_up() { # leaves PY, the environment's Python
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  take_stack "$@"
+  if [ "${#REST[@]}" != 0 ]; then
+    echo "setup: unknown option ${REST[0]}; the only one is --stack openmmlab|onedl" >&2
+    exit 2
+  fi
   set_up
   echo "$PY is ready"
 fi

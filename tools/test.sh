@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Sets up the environment and runs every check: bash tools/test.sh [options of pytest]
+# Sets up the environment and runs every check:
+#   bash tools/test.sh [--stack openmmlab|onedl] [options of pytest]
 set -euo pipefail
 
 # shellcheck source=tools/setup.sh
 . "$(dirname "$0")/setup.sh"
+take_stack "$@"
 set_up
 
 # The tests compare with timm, which needs a torchvision. PyPI's does not load beside a CPU torch and
@@ -29,7 +31,7 @@ check 'ruff format' ruff format --check .
 check 'mypy' mypy lightvit_mm
 # Side by side, one thread each: two threads for one test are not twice as fast as one.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-check 'pytest' pytest -n auto --maxprocesses 4 --dist worksteal "$@"
+check 'pytest' pytest -n auto --maxprocesses 4 --dist worksteal ${REST[@]+"${REST[@]}"}
 
 if [ -n "$failed" ]; then
   echo "FAILED: $failed" >&2

@@ -2,9 +2,10 @@
 
 import argparse
 
+from _stack import user_errors
+
 from lightvit_mm.engine.arguments import add_run_arguments, config_of
 from lightvit_mm.engine.running import show_param_groups, train
-from lightvit_mm.errors import user_errors
 
 
 def main() -> None:

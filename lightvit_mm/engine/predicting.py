@@ -14,7 +14,6 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from pycocotools import mask as mask_codec
 from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
@@ -202,6 +201,8 @@ def _draw(visualizer: Any, image: np.ndarray, sample: Any, picture: Path, score_
 
 
 def _detections(sample: Any, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    from pycocotools import mask as mask_codec
+
     instances = sample.pred_instances.cpu()
     masks = instances.masks.numpy() if 'masks' in instances else [None] * len(instances)
     detections = []

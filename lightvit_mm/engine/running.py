@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import difflib
+import importlib.metadata
 import logging
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -68,6 +70,9 @@ def load_config(
         )
         hint = f'; did you mean {", ".join(f"configs/{name}" for name in near)}?' if near else ''
         raise FileNotFoundError(f'config {path} does not exist{hint}')
+    with suppress(importlib.metadata.PackageNotFoundError):
+        # onedl-mmengine 0.10.12 knows mmseg's configs by the name of the original release only.
+        MODULE2PACKAGE['mmseg'] = importlib.metadata.distribution('onedl-mmsegmentation').name
     config = Config.fromfile(path)
     config.merge_from_dict(cfg_options or {})
     if data_root is not None:

@@ -55,6 +55,7 @@ def retinanet(images, tmp_path_factory):
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
         patch.setattr('sys.argv', ['export_onnx.py', *arguments])
+        patch.syspath_prepend(REPOSITORY / 'tools')
         runpy.run_path(str(REPOSITORY / 'tools/export_onnx.py'), run_name='__main__')
     return checkpoint, out, said.getvalue()
 
