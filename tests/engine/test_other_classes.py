@@ -101,8 +101,8 @@ def test_what_is_told(one_class, tmp_path, mm_log):
     assert 'initial' not in said
     # A file of the backbone.
     (said,) = told(config, saved(model, file, None, ['neck', 'bbox_head']), ('blob',), mm_log)
-    assert '22 tensors keep' in said
-    assert '8 of neck: missing in the file; 14 of bbox_head: missing in the file' in said
+    assert '24 tensors keep' in said
+    assert '12 of neck: missing in the file; 12 of bbox_head: missing in the file' in said
     # Another width of the head.
     (said,) = told(config, saved(model, file, None, feat_channels=16), ('blob',), mm_log)
     assert said.count(' in the file, ') == 8
