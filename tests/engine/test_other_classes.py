@@ -106,4 +106,4 @@ def test_what_is_told(one_class, tmp_path, mm_log):
     # Another width of the head.
     (said,) = told(config, saved(model, file, None, feat_channels=16), ('blob',), mm_log)
     assert said.count(' in the file, ') == 8
-    assert 'and 4 more of another shape' in said
+    assert 'and 2 more of another shape' in said
