@@ -31,6 +31,6 @@ setup(
             'regex',
         ],
         'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
-        'test': ['hypothesis', 'pytest', 'ruff', 'mypy'],
+        'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'mypy'],
     },
 )
