@@ -1,4 +1,4 @@
-"""COCO files of the user's own in the place of those of a config, and the classes of them."""
+"""COCO files and classes of the user's own in the place of those of a config."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def categories_of(ann_file: str) -> tuple[str, ...]:
     if not categories:
         raise DataError(f'--classes-from {ann_file}: its list of categories is empty')
     for category in categories:
-        if category.get('id') is None or not isinstance(category.get('name'), str):
+        number, name = category.get('id'), category.get('name')
+        if not isinstance(number, int | str) or not isinstance(name, str):
             raise DataError(f'--classes-from {ann_file}: a category without id or name: {category}')
     for key in ('id', 'name'):
         counts = Counter(category[key] for category in categories)

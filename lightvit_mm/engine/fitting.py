@@ -163,7 +163,11 @@ def _misfits(model: nn.Module, content: Mapping[str, Any]) -> list[Misfit]:
 
 def _other_classes(content: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
     meta = content.get('meta') or {}
-    theirs = (meta.get('dataset_meta') or {}).get('classes')
+    # mmdet and mmseg before 3.0 and 1.0 have them in meta itself, in capitals.
+    theirs = {key.lower(): value for key, value in (meta.get('dataset_meta') or meta).items()}.get(
+        'classes'
+    )
+    theirs = (theirs,) if isinstance(theirs, str) else theirs
     if not theirs or not classes or list(theirs) == list(classes):
         return []
     return [f'it was trained on {_some(theirs)}, these data have {_some(classes)}']

@@ -28,7 +28,7 @@ def one_class(tmp_path_factory):
     return root
 
 
-def saved(model_config, file, classes=small_data.CLASSES, without=(), **heads):
+def saved(model_config, file, classes=small_data.CLASSES, without=(), old=False, **heads):
     """A checkpoint of random weights of a config."""
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
@@ -39,6 +39,7 @@ def saved(model_config, file, classes=small_data.CLASSES, without=(), **heads):
     state = MODELS.build(config).state_dict()
     state = {name: value for name, value in state.items() if not name.startswith(tuple(without))}
     meta = {'dataset_meta': {'classes': classes}} if classes else {}
+    meta = {'CLASSES': classes} if old else meta
     torch.save({'state_dict': state, 'meta': meta}, file)
     return str(file)
 
@@ -99,6 +100,8 @@ def test_what_is_told(one_class, tmp_path, mm_log):
     (said,) = told(config, saved(model, file, ('cat',)), ('blob',), mm_log)
     assert 'trained on 1 class (cat), these data have 1 class (blob)' in said
     assert 'initial' not in said
+    (said,) = told(config, saved(model, file, ('cat',), old=True), ('blob',), mm_log)
+    assert 'trained on 1 class (cat)' in said
     # A file of the backbone.
     (said,) = told(config, saved(model, file, None, ['neck', 'bbox_head']), ('blob',), mm_log)
     assert '24 tensors keep' in said
