@@ -13,6 +13,9 @@ import torch
 from conftest import REPOSITORY
 from doc_pages import blocks, commands
 
+from lightvit_mm.data.checking import check_before_run
+from lightvit_mm.data.own_data import use_own_data
+from lightvit_mm.engine.fitting import check_channels
 from lightvit_mm.engine.running import load_config
 
 pytestmark = pytest.mark.slow
@@ -112,6 +115,37 @@ def test_every_command(checkout, monkeypatch, capfd, quick_runner):
     assert classes <= {'nucleus'}
     run(report, monkeypatch, capfd, 2)
     shutil.rmtree('work_dirs')
+
+
+MASKS = {
+    'retinanet_edgevit_xxs_shapes': 'mask_rcnn_repvit_m0_9_coco',
+    'with_bbox=True': 'with_bbox=True, with_mask=True',
+    'test_cfg=dict(max_per_img=300)': 'test_cfg=dict(rcnn=dict(max_per_img=300))',
+    'coco/bbox_mAP': 'coco/segm_mAP',
+}
+
+
+@pytest.mark.parametrize(
+    'changes', [{'retinanet_edgevit_xxs_shapes': 'retinanet_repvit_m1_1_coco'}, MASKS]
+)
+def test_other_beginnings(checkout, changes):
+    from mmdet.registry import MODELS
+
+    text = Path('nuclei.py').read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    Path('other.py').write_text(text)
+    config = load_config('other.py')
+    train, val = (
+        (f'data/nuclei/annotations/instances_{part}.json', f'data/nuclei/images/{part}')
+        for part in ('train', 'val')
+    )
+    use_own_data(config, train, val, train[0])
+    check_before_run(config, ('train', 'val', 'test'))
+    assert config.model.backbone.init_cfg.checkpoint.startswith('https://')
+    config.model.backbone.init_cfg = None
+    check_channels(MODELS.build(config.model), config.model)
 
 
 def test_what_the_page_says_of_the_config(checkout):
