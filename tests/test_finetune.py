@@ -88,7 +88,10 @@ def run(words, monkeypatch, capfd, epochs):
 
 def test_every_command(checkout, monkeypatch, capfd, quick_runner):
     save_detector_of_the_quickstart(checkout / 'work_dirs/quickstart/epoch_4.pth')
-    page = commands(PAGE)
+    quickstart, environment, *page = commands(PAGE)
+    # What the first two make, the lines above stand in for.
+    assert quickstart == ['bash', 'tools/quickstart.sh']
+    assert environment == ['source', '.venv/bin/activate']
     assert [Path(words[1]).stem for words in page] == [
         'split_coco', 'check_data', 'train', 'train', 'test', 'predict', 'report',
     ]  # fmt: skip
