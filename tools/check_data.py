@@ -9,6 +9,7 @@ from mmengine.config import DictAction
 
 from lightvit_mm.data.checking import check_everything, summary, write_reports
 from lightvit_mm.data.findings import ERROR, count
+from lightvit_mm.engine.arguments import add_own_data_arguments, with_own_data
 from lightvit_mm.engine.running import load_config
 
 
@@ -24,9 +25,11 @@ def main() -> int:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
     )
+    add_own_data_arguments(parser)
     args = parser.parse_args()
     with user_errors():
-        reports = check_everything(load_config(args.config, args.cfg_options, args.data_root))
+        config = load_config(args.config, args.cfg_options, args.data_root)
+        reports = check_everything(with_own_data(config, args))
         if args.out:
             write_reports(reports, args.out)
     print(summary(reports) + (f'; all of them in {args.out}' if args.out else ''))

@@ -4,7 +4,12 @@ import argparse
 
 from _stack import user_errors
 
-from lightvit_mm.engine.arguments import add_run_arguments, config_of
+from lightvit_mm.engine.arguments import (
+    add_own_data_arguments,
+    add_run_arguments,
+    config_of,
+    with_own_data,
+)
 from lightvit_mm.engine.running import show_param_groups, train
 
 
@@ -12,6 +17,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description='Train a detector or a segmentor.')
     add_run_arguments(parser)
+    add_own_data_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -32,10 +38,11 @@ def main() -> None:
     )
     args = parser.parse_args()
     with user_errors():
+        config = with_own_data(config_of(args), args)
         if args.show_param_groups:
-            show_param_groups(config_of(args), args.amp, args.auto_scale_lr)
+            show_param_groups(config, args.amp, args.auto_scale_lr)
             return
-        train(config_of(args), args.resume, args.amp, args.auto_scale_lr)
+        train(config, args.resume, args.amp, args.auto_scale_lr)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ the authors of the papers put into theirs are allowed by name; anything else is 
 from __future__ import annotations
 
 import argparse
+import copy
 import pickle
 import re
 import zipfile
@@ -51,6 +52,10 @@ class _Metadata(OrderedDict):
 
     def get(self, key: str, default: Any = None) -> dict:
         return {**(super().get(key) or {}), 'checkpoint': self.checkpoint}
+
+    def __deepcopy__(self, memo: dict) -> _Metadata:
+        # mmengine's EMAHook loads a copy of the state dict; the file behind it is read only.
+        return _Metadata(copy.deepcopy(dict(self), memo), self.checkpoint)
 
 
 def _history_getattr(owner: object, name: str) -> Callable:

@@ -25,10 +25,9 @@ from lightvit_mm.data.images import (
     look_at_label_map,
 )
 from lightvit_mm.data.layout import check_data, datasets_of, evaluators_of
+from lightvit_mm.data.own_data import class_heads
 
 PARTS = ('train', 'val', 'test')
-# Of these heads the number of classes is that of the data set.
-HEADS = ('bbox_head', 'mask_head', 'decode_head')
 
 
 def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
@@ -136,10 +135,15 @@ def _look_at_data_set(
         _add(report, NOTE, 'type of data set that is not looked into', f'{kind}')
         return report, []
     classes = tuple(built.metainfo.get('classes') or ())
-    for name, num_classes in _heads(config.get('model'), 'model'):
+    for name, head in class_heads(config.get('model')):
         # Detectors that are told the names of the classes have room for any number of them.
-        if num_classes != len(classes) and not getattr(built, 'return_classes', False):
-            detail = f'{name} is {num_classes}, the data set has {len(classes)} classes: set both'
+        if head['num_classes'] != len(classes) and not getattr(built, 'return_classes', False):
+            detail = (
+                f'{name}.num_classes is {head["num_classes"]}, the data set has {len(classes)} '
+                'classes: set both'
+            )
+            if scope == 'mmdet':
+                detail += ' (--classes-from ANN does it)'
             _add(report, ERROR, 'head for another number of classes', detail)
     if hasattr(built, 'COCOAPI'):
         return report, _look_at_coco(report, built, config, part, dataset, classes)
@@ -272,18 +276,6 @@ def _build(transform: dict[str, Any]) -> Load:
     from mmengine.registry import TRANSFORMS
 
     return TRANSFORMS.build(transform)
-
-
-def _heads(model: Any, name: str) -> Iterator[tuple[str, int]]:
-    """Where a model config says the number of classes of the data set."""
-    if isinstance(model, (list, tuple)):
-        for index, child in enumerate(model):
-            yield from _heads(child, f'{name}.{index}')
-    elif isinstance(model, dict):
-        if name.rstrip('.0123456789').split('.')[-1] in HEADS and 'num_classes' in model:
-            yield f'{name}.num_classes', model['num_classes']
-        for key, child in model.items():
-            yield from _heads(child, f'{name}.{key}')
 
 
 def _add(report: Report, severity: str, kind: str, detail: str) -> None:

@@ -164,7 +164,8 @@ def _check_categories(categories: list, use: CocoUse, found: Callable[..., None]
         found(
             ERROR,
             'no class of the config is a category of the file',
-            f'classes {_some(use.classes)}; categories {_some(list(by_id.values()))}',
+            f'classes {_some(use.classes)}; categories {_some(list(by_id.values()))} '
+            '(--classes-from ANN takes those)',
         )
     elif taken != list(use.classes[: len(taken)]):
         wrong = next(i for i, name in enumerate(taken) if name != use.classes[i])

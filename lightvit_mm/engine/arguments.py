@@ -1,10 +1,11 @@
-"""The command-line arguments that training and evaluation share."""
+"""The command-line arguments that several tools share."""
 
 import argparse
 import os
 
 from mmengine.config import Config, DictAction
 
+from lightvit_mm.data.own_data import use_own_data
 from lightvit_mm.engine.running import LAUNCHERS, load_config
 
 
@@ -37,3 +38,25 @@ def config_of(arguments: argparse.Namespace) -> Config:
         arguments.work_dir,
         arguments.launcher,
     )
+
+
+def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what puts COCO files of the user's own in the place of a config's data."""
+    for part, use in (('train', 'train'), ('val', 'validate and test')):
+        parser.add_argument(
+            f'--{part}-data',
+            nargs=2,
+            metavar=('ANN', 'IMAGES'),
+            help=f'{use} on this COCO annotation file and image folder',
+        )
+    parser.add_argument(
+        '--classes-from',
+        metavar='ANN',
+        help="take the classes, and their number in the heads, from this COCO file's categories",
+    )
+
+
+def with_own_data(config: Config, arguments: argparse.Namespace) -> Config:
+    """The config after what the arguments of `add_own_data_arguments` change in it."""
+    use_own_data(config, arguments.train_data, arguments.val_data, arguments.classes_from)
+    return config

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,21 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from rich.console import Console
 
 from lightvit_mm.data.broken_samples import NamingRunner
 from lightvit_mm.data.checking import check_before_run
-from lightvit_mm.data.layout import retarget_data
+from lightvit_mm.data.layout import datasets_of, retarget_data
 from lightvit_mm.deploy.onnx_model import is_onnx, use_onnx
 from lightvit_mm.engine.amp import use_amp
-from lightvit_mm.engine.fitting import check_channels, require_whole
+from lightvit_mm.engine.fitting import (
+    check_channels,
+    require_whole,
+    tell_other_classes,
+    tell_what_stays_new,
+)
 from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.engine.whole_files import latest_checkpoint
@@ -109,6 +115,12 @@ def train(
         _go_on_from(config, resume)
     with _explained_failures(config.work_dir):
         runner = _runner(config)
+        if resume:
+            require_whole(_bare_model(runner), config.load_from)
+            tell_other_classes(config.load_from, _classes(config, 'train'))
+        elif config.get('load_from'):
+            classes = _classes(config, 'train')
+            tell_what_stays_new(_bare_model(runner), config.load_from, classes)
         runner.train()
     print_log(
         f'trained: checkpoint {find_latest_checkpoint(runner.work_dir)}, log {_log_file(runner)}',
@@ -179,7 +191,8 @@ def test(
             raise UserError('--tta needs a checkpoint: it runs at sizes that an ONNX file lacks')
         use_onnx(config, checkpoint)
     else:
-        config.load_from = checkpoint
+        # The config that a resumed run has saved says resume=True.
+        config.load_from, config.resume = checkpoint, False
     if show_dir:
         config.default_hooks.visualization.draw = True
         if is_detector:
@@ -199,6 +212,7 @@ def test(
     runner = _runner(config)
     if not is_onnx(checkpoint):
         require_whole(_bare_model(runner), checkpoint)
+        tell_other_classes(checkpoint, _classes(config, 'test'))
     if out and is_detector:
         from mmdet.evaluation import DumpDetResults
 
@@ -229,6 +243,18 @@ def _go_on_from(config: Config, resume: str) -> None:
     if config.get('randomness', {}).get('seed') is None:
         seed = CheckpointLoader.load_checkpoint(resume, 'cpu').get('meta', {}).get('seed')
         config.randomness = {**config.get('randomness', {}), 'seed': seed}
+
+
+def _classes(config: Config, part: str) -> Sequence[str]:
+    """Names of the classes of a config's data, without reading them; empty if unknown."""
+    dataset = next(datasets_of(config[f'{part}_dataloader']), {})
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(config.get('default_scope')) as registry:
+            kind = registry.get(kind)
+    metainfo = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    classes = metainfo.get('classes') or ()
+    return () if isinstance(classes, str) else classes  # mmengine lets it name a file
 
 
 @contextmanager

@@ -1,0 +1,56 @@
+"""One COCO file made two: what tools/split_coco.py does."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from lightvit_mm.data.coco_file import read_coco
+from lightvit_mm.errors import MissingFileError, UserError
+
+
+def split_coco(ann_file: str, val_share: float, seed: int = 0) -> dict[Path, int]:
+    """Draw images for validation, and write ``<name>_train.json`` and ``<name>_val.json``.
+
+    Annotations follow their images; everything else of the file goes into both.
+
+    Args:
+        ann_file: a COCO annotation file.
+        val_share: part of the images for validation, in (0, 1).
+        seed: of the draw.
+
+    Returns:
+        The two files with their numbers of images.
+
+    Raises:
+        UserError: there is no such file, it is not of COCO's form, has fewer than two images, the
+            share is no share, or a file of one of the names is there with other content.
+    """
+    source = Path(ann_file)
+    if not source.is_file():
+        raise MissingFileError(f'{ann_file}: there is no such file')
+    if not 0 < val_share < 1:
+        raise UserError(f'--val {val_share}: give a part between 0 and 1, such as 0.2')
+    content = read_coco(ann_file)
+    images = content['images']
+    if len(images) < 2:
+        raise UserError(f'{ann_file} has {len(images)} images: two parts need at least 2')
+    number = min(max(round(val_share * len(images)), 1), len(images) - 1)
+    chosen = set(random.Random(seed).sample(range(len(images)), number))
+    parts = {
+        'train': [image for i, image in enumerate(images) if i not in chosen],
+        'val': [image for i, image in enumerate(images) if i in chosen],
+    }
+    texts, made = {}, {}
+    for part, kept in parts.items():
+        ids = {image.get('id') for image in kept}
+        annotations = [a for a in content['annotations'] if a.get('image_id') in ids]
+        file = source.with_name(f'{source.stem}_{part}.json')
+        texts[file] = json.dumps({**content, 'images': kept, 'annotations': annotations})
+        made[file] = len(kept)
+        if file.exists() and file.read_text() != texts[file]:
+            raise UserError(f'{file} exists and holds something else; move it away first')
+    for file, text in texts.items():
+        file.write_text(text)
+    return made

@@ -1,0 +1,77 @@
+"""The family of docs/extend.md keeps the contract."""
+
+import inspect
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from doc_pages import blocks
+from mmengine.config import Config
+
+from lightvit_mm.registry import MODELS
+
+sys.path.insert(0, str(REPOSITORY / 'tests/backbones'))
+import test_contract
+
+FAMILY, CONFIG = blocks(REPOSITORY / 'docs/extend.md', 'python')
+# Each takes a variant, and these besides.
+OTHERS = {'frozen_stages': 1, 'norm_eval': True, 'tmp_path': None, 'mm_log': None}
+CHECKS = [
+    check
+    for name, check in vars(test_contract).items()
+    if name.startswith('test_')
+    and {'family', 'arch'}
+    <= set(inspect.signature(check).parameters)
+    <= {'family', 'arch', *OTHERS}
+]
+
+
+@pytest.fixture(scope='module')
+def my_net():
+    module = ModuleType('my_net')
+    sys.modules['my_net'] = module
+    exec(compile(FAMILY, 'docs/extend.md', 'exec'), vars(module))
+    yield module.MyNet
+    MODELS._module_dict.pop('MyNet')
+    del sys.modules['my_net']
+
+
+@pytest.mark.parametrize('check', CHECKS, ids=lambda check: check.__name__)
+def test_contract_of_the_example(my_net, check, tmp_path, mm_log):
+    known = {**OTHERS, 'family': my_net, 'arch': 'small', 'tmp_path': tmp_path, 'mm_log': mm_log}
+    check(**{name: known[name] for name in inspect.signature(check).parameters})
+
+
+def test_all_of_the_contract_is_checked():
+    assert len(CHECKS) >= 17
+    assert test_contract.test_deploy_form_computes_the_same in CHECKS
+
+
+def test_the_example_loads_its_release(my_net, tmp_path, mm_log):
+    source = my_net(arch='base')
+    released = {'head.weight': torch.zeros(10, 192)}
+    for name, value in source.state_dict().items():
+        name = name.replace('stem.', 'entry.').replace('.downsample.', '.down.')
+        released[name.replace('stages.', 'body').replace('.blocks.', '.')] = value
+    torch.save({'model': released}, tmp_path / 'released.pth')
+    model = my_net(
+        arch='base', init_cfg={'type': 'Pretrained', 'checkpoint': str(tmp_path / 'released.pth')}
+    )
+    model.init_weights()
+    for name, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert any('from the official layout' in line for line in mm_log)
+
+
+def test_the_config_of_the_example(my_net, tmp_path):
+    from mmdet.registry import MODELS as DETECTORS
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    (tmp_path / 'configs').symlink_to(REPOSITORY / 'configs')
+    (tmp_path / 'mine.py').write_text(CONFIG)
+    config = Config.fromfile(tmp_path / 'mine.py')
+    detector = DETECTORS.build(config.model)
+    assert list(detector.backbone.out_channels) == config.model.neck.in_channels

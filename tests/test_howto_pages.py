@@ -1,0 +1,59 @@
+"""The Python of docs/add_to_your_config.md and docs/deploy.md does what the pages say."""
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from doc_pages import blocks
+
+from lightvit_mm.engine.fitting import check_channels
+from lightvit_mm.engine.running import load_config
+
+CONFIGS = blocks(REPOSITORY / 'docs/add_to_your_config.md', 'python')
+(FOLDING,) = blocks(REPOSITORY / 'docs/deploy.md', 'python')
+
+
+@pytest.mark.parametrize('number', range(len(CONFIGS)))
+def test_a_backbone_in_openmmlabs_configs(number, tmp_path):
+    from mmengine.registry import MODELS, init_default_scope
+
+    (tmp_path / 'mine.py').write_text(CONFIGS[number])
+    config = load_config(str(tmp_path / 'mine.py'))
+    config.model.backbone.init_cfg = None
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model).eval()
+    check_channels(model, config.model)
+    with torch.no_grad():
+        outputs = model(torch.randn(1, 3, 64, 96), mode='tensor')
+    assert all(output.isfinite().all() for level in outputs for output in level)
+
+
+def test_there_is_one_of_each():
+    assert [name for text in CONFIGS for name in ('mmdet::', 'mmseg::') if name in text] == [
+        'mmdet::',
+        'mmseg::',
+    ]
+
+
+def test_folding(tmp_path, monkeypatch):
+    from mmengine.registry import MODELS, init_default_scope
+
+    config = load_config(str(REPOSITORY / 'configs/retinanet_edgevit_xxs_shapes.py'))
+    init_default_scope('mmdet')
+    model = MODELS.build(config.model).eval()
+    checkpoint = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': ('a',)}}}
+    torch.save(checkpoint, tmp_path / 'whole.pth')
+    monkeypatch.chdir(tmp_path)
+    scope = {'CONFIG': config, 'CHECKPOINT': 'whole.pth'}
+    exec(FOLDING, scope)
+    config.model.backbone.deploy = True
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.backbone(images)
+        for file in ('whole.pth', 'folded.pth'):
+            folded = MODELS.build(config.model).eval()
+            content = torch.load(file)
+            folded.load_state_dict(content.get('state_dict', content))
+            for output, level in zip(folded.backbone(images), expected, strict=True):
+                torch.testing.assert_close(output, level, atol=1e-4, rtol=1e-4)
+    with pytest.raises(RuntimeError, match='deploy=True'):
+        model.load_state_dict(torch.load('folded.pth'))
