@@ -132,10 +132,9 @@ def _summary(run: RunFolder, history: History, checkpoint: str | None) -> dict[s
             f'{np.median(seconds):.3f} s in the median, {waits:.3f} s of it waiting for images'
         )
     if history.memory:
-        held = (
-            'by the process' if run.environment.get('CUDA available') == 'False' else 'on the GPU'
-        )
-        summary['Memory'] = f'{max(history.memory.values()):,.0f} MB at most, {held}'
+        on_cpu = run.environment.get('CUDA available') == 'False'
+        holder = 'the process' if on_cpu else 'tensors on the GPU'
+        summary['Memory'] = f'{max(history.memory.values()):,.0f} MB at most, held by {holder}'
     else:
         summary['Memory'] = 'not in the log'
     summary['Checkpoint'] = str(checkpoint) if checkpoint else 'none yet'
