@@ -128,9 +128,8 @@ def of_detector(validated: Detections) -> Findings:
         'missed, the row background detections of nothing.',
         confusions,
         f'Ranked by F1 of {what} of the right class, at IoU {detection.IOU} and a score of at '
-        f'least {score:.2f}, the threshold with the highest F1 over the whole set. '
-        f'{len(counted) - len(ranked)} of {len(counted)} images have neither object nor '
-        'detection and are not ranked.',
+        f'least {score:.2f}, the threshold with the highest F1 over the whole set.'
+        + _left_out(len(counted) - len(ranked), 'object and no detection'),
         [pair(*item) for item in best[:half]],
         [pair(*item) for item in worst[: min(SHOWN, len(ranked) - half)]],
     )
@@ -172,9 +171,8 @@ def of_segmentor(validated: Segments) -> Findings:
         len(classes) <= charts.MOST_NUMBERS,
         'Pixels, without those that no class was given to.',
         confusions,
-        'Ranked by the mean IoU, in percent, of the classes that the image has or was given. '
-        f'{len(validated.images) - len(ranked)} of {len(validated.images)} images have no '
-        'annotated pixel and are not ranked.',
+        'Ranked by the mean IoU, in percent, of the classes that the image has or was given.'
+        + _left_out(len(validated.images) - len(ranked), 'annotated pixel'),
         [pair(image) for image in ranked[:half]],
         [pair(image) for image in ranked[::-1][: min(SHOWN, len(ranked) - half)]],
     )
@@ -188,6 +186,10 @@ def percent(value: float) -> str:
 def data_address(content: bytes, kind: str) -> str:
     """An address that holds the picture itself; ``kind`` is ``'jpeg'`` or ``'svg+xml'``."""
     return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def _left_out(number: int, without: str) -> str:
+    return f' Images with no {without}, which are not ranked: {number}.' if number else ''
 
 
 def _half(number: int) -> int:

@@ -119,7 +119,7 @@ def _summary(run: RunFolder, history: History, checkpoint: str | None) -> dict[s
     summary = {
         'State': 'finished' if run.is_finished else 'not finished, as far as the log says',
         'Last logged': run.position,
-        'Started': f'{run.starts[0].began}' + (f', resumed {starts - 1} times' * (starts > 1)),
+        'Started': f'{run.starts[0].began}' + (f', starts: {starts}' * (starts > 1)),
         'Last line of the log': f'{run.starts[-1].last}',
         'Time so far': f'{run.duration} h, validations included',
     }
@@ -155,7 +155,7 @@ def _curves(history: History) -> dict[str, str]:
     losses = {'total': history.loss}
     if len(history.loss_parts) > 1:
         losses.update(history.loss_parts)
-    add(losses, 'Loss', 'loss', all(value > 0 for value in history.loss.values()))
+    add(losses, 'Loss', 'loss', _spans_decades(losses))
     add({'learning rate': history.lr}, 'Learning rate', 'learning rate')
     metrics = history.metrics
     for kind, of in (('bbox', 'boxes'), ('segm', 'masks')):
@@ -168,6 +168,12 @@ def _curves(history: History) -> dict[str, str]:
     add({'whole': history.time, 'waiting for images': history.data_time}, 'Time', 'seconds')
     add({'memory': history.memory}, 'Memory', 'MB')
     return drawn
+
+
+def _spans_decades(series: Mapping[str, Mapping[int, float]]) -> bool:
+    """Whether values are better seen on a logarithmic axis, and can be shown on one."""
+    values = [value for of in series.values() for value in of.values()]
+    return bool(values) and min(values) > 0 and max(values) > 8 * min(values)
 
 
 def _results(history: History) -> Table | None:
