@@ -17,9 +17,7 @@ from lightvit_mm.data.broken_samples import NamingRunner
 from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.layout import evaluators_of
 from lightvit_mm.engine.fitting import require_whole
-from lightvit_mm.engine.memory import keep_freed_memory
-from lightvit_mm.engine.predicting import load_model
-from lightvit_mm.errors import UserError
+from lightvit_mm.engine.predicting import load_model, usable_device
 from lightvit_mm.reporting import detection, segmentation
 from lightvit_mm.reporting.drawing import Colour, palette_of
 from lightvit_mm.reporting.objects import from_annotations, from_instances
@@ -90,18 +88,11 @@ def validate(config: Config, checkpoint: str, device: str | None = None) -> Dete
         device: where to run; a GPU if there is one.
 
     Raises:
-        UserError: the data are missing or cannot be used, or the checkpoint is not of this config.
+        UserError: the data are missing or cannot be used, the checkpoint is not of this config, or
+            there is no such device.
     """
     check_before_run(config, ('val',))
-    device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    if device == 'cpu':
-        keep_freed_memory()
-    try:
-        model = load_model(config, checkpoint, device)
-    except RuntimeError as error:
-        if isinstance(error, UserError) or 'device' not in str(error).lower():
-            raise
-        raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from error
+    model = load_model(config, checkpoint, usable_device(device))
     require_whole(model, checkpoint)
     loader = NamingRunner.build_dataloader(_in_order(config.val_dataloader))
     if config.default_scope == 'mmdet':

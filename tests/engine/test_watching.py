@@ -1,10 +1,13 @@
 """What a training shows in a terminal, in a pipe and in TensorBoard."""
 
 import os
+import sys
 import threading
+from contextlib import redirect_stdout
 
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from toy_run import Killed, ToyNotes, run_toy, toy_config
 
@@ -31,6 +34,10 @@ class Terminal:
             self.text += chunk.decode()
 
     def close(self):
+        # The logger lives on as the current one.
+        for handler in MMLogger.get_current_instance().handlers:
+            if getattr(handler, 'stream', None) is self.stream:
+                handler.setStream(sys.__stdout__)
         self.stream.close()
         self._reader.join()
         os.close(self.master)
@@ -43,9 +50,7 @@ def terminal(monkeypatch):
     monkeypatch.setenv('COLUMNS', '120')
     for name in ('NO_COLOR', 'FORCE_COLOR', 'TTY_COMPATIBLE', 'TTY_INTERACTIVE'):
         monkeypatch.delenv(name, raising=False)
-    opened = Terminal()
-    monkeypatch.setattr('sys.stdout', opened.stream)
-    return opened
+    return Terminal()
 
 
 def run(tmp_path, kill_after=None):
@@ -66,7 +71,8 @@ def log_of(runner):
 
 def test_terminal_has_one_line_and_the_file_all(tmp_path, terminal, quick_runner, monkeypatch):
     monkeypatch.setattr('lightvit_mm.engine.watching.PERIOD', 0)
-    runner = run(tmp_path)
+    with redirect_stdout(terminal.stream):
+        runner = run(tmp_path)
     text = terminal.close()
     for part in ('training', '1/12', '12/12', 'remaining', 'loss ', 'validating', '3/3'):
         assert part in text, part
@@ -83,7 +89,7 @@ def test_terminal_has_one_line_and_the_file_all(tmp_path, terminal, quick_runner
 
 
 def test_terminal_is_given_back_after_a_failure(tmp_path, terminal, quick_runner):
-    with pytest.raises(Killed):
+    with redirect_stdout(terminal.stream), pytest.raises(Killed):
         run(tmp_path, kill_after=5)
     assert terminal.close().rstrip().endswith('\x1b[?25h')
 
@@ -92,7 +98,7 @@ def test_pipe_has_plain_lines(tmp_path, capsys, quick_runner):
     run(tmp_path)
     text = capsys.readouterr().out
     assert text.count('Epoch(train)') == 12
-    assert '\x1b[' not in text.replace('\x1b[0m', '') or 'remaining' not in text
+    assert 'remaining' not in text and '\x1b[2K' not in text
 
 
 def test_tensorboard_that_is_not_installed(monkeypatch):

@@ -13,7 +13,8 @@ WIDTHS = (1280, 390)
 FLAGS = (
     '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
     '--disable-background-networking', '--disable-component-update', '--disable-sync',
-    '--allow-file-access-from-files', '--enable-logging=stderr', '--v=0', '--dump-dom',
+    '--allow-file-access-from-files', '--enable-logging=stderr', '--v=0', '--hide-scrollbars',
+    '--dump-dom',
 )  # fmt: skip
 # Chromium opens no window narrower than 500 pixels, but a frame can be.
 MEASURE = """

@@ -1,18 +1,20 @@
 """The report of real runs, at every stage of them, and as a browser shows it."""
 
 import re
+import runpy
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from chromium import WIDTHS, show
-from conftest import run_tool
+from conftest import REPOSITORY
 from PIL import Image
 from small_data import segmentor_config, tiny_detector
 
 from lightvit_mm.data.layout import MissingDataError
 from lightvit_mm.engine.running import train
+from lightvit_mm.errors import UserError
 from lightvit_mm.reporting.report import write_report
 from lightvit_mm.reporting.validating import validate
 
@@ -83,7 +85,9 @@ def test_figures_equal_those_of_the_run(run, small_coco, tmp_path):
 @pytest.fixture
 def begun(run, tmp_path):
     """A copy of the run."""
-    return shutil.copytree(run[0], tmp_path / 'begun')
+    # It names a checkpoint of the run that is copied.
+    others = shutil.ignore_patterns('last_checkpoint', 'report.html')
+    return shutil.copytree(run[0], tmp_path / 'begun', ignore=others)
 
 
 def test_run_without_checkpoint_and_with_half_a_line(begun):
@@ -152,7 +156,19 @@ def test_segmentor(tmp_path):
     assert text.count('alt="ground truth of') == 2
 
 
-def test_tool_without_a_run(tmp_path):
-    done = run_tool('tools/report.py', tmp_path)
-    assert done.returncode == 2
-    assert f'no training was started in {tmp_path}' in done.stderr
+def test_tool(begun, tmp_path, monkeypatch, capsys):
+    page = tmp_path / 'page.html'
+    tool = str(REPOSITORY / 'tools/report.py')
+    monkeypatch.setattr('sys.argv', [tool, str(begun), '--out', str(page), '--no-predictions'])
+    runpy.run_path(tool, run_name='__main__')
+    assert f'report in {page} (' in capsys.readouterr().out
+    monkeypatch.setattr('sys.argv', [tool, str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(tool, run_name='__main__')
+    assert ended.value.code == 2
+    assert f'no training was started in {tmp_path}' in capsys.readouterr().err
+
+
+def test_device_that_is_not_there(begun):
+    with pytest.raises(UserError, match=r'--device gpu: .*; cpu always works'):
+        write_report(begun, device='gpu')
