@@ -32,6 +32,6 @@ setup(
         ],
         'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'tensorboard': ['tensorboard'],
-        'test': ['hypothesis', 'pytest', 'ruff', 'mypy'],
+        'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'mypy'],
     },
 )

@@ -27,7 +27,9 @@ check() { # NAME COMMAND...: runs all of them, so that one call shows everything
 check 'ruff check' ruff check .
 check 'ruff format' ruff format --check .
 check 'mypy' mypy lightvit_mm
-check 'pytest' pytest "$@"
+# Side by side, one thread each: two threads for one test are not twice as fast as one.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+check 'pytest' pytest -n auto --maxprocesses 4 --dist worksteal "$@"
 
 if [ -n "$failed" ]; then
   echo "FAILED: $failed" >&2

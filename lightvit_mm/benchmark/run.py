@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -216,7 +217,9 @@ def _forms(subject: Subject, image: torch.Tensor, settings: Settings) -> tuple[l
     for source, how, module, x in models:
         module.to(settings.device)
         for dtype in settings.dtypes:
-            forms.append(eager_form(source, module, x, dtype, settings.train, how))
+            # Of its own: weights are packed for one data type at a time.
+            own = copy.deepcopy(module)
+            forms.append(eager_form(source, own, x, dtype, settings.train, how))
             if settings.compile:
                 forms.append(compiled_form(forms[-1], settings.train))
     if settings.onnxruntime:

@@ -137,7 +137,7 @@ def _summary(run: RunFolder, history: History, checkpoint: str | None) -> dict[s
         summary['Memory'] = f'{max(history.memory.values()):,.0f} MB at most, held by {holder}'
     else:
         summary['Memory'] = 'not in the log'
-    summary['Checkpoint'] = str(checkpoint) if checkpoint else 'none yet'
+    summary['Checkpoint'] = Path(checkpoint).name if checkpoint else 'none yet'
     return summary
 
 

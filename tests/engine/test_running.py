@@ -199,7 +199,6 @@ def test_segmentation_from_training_to_pictures(shapes, tmp_path):
         'crop_size=(64,64)',
         'model.data_preprocessor.size=(64,64)',
         'model.decode_head.num_classes=5',
-        'model.auxiliary_head.num_classes=5',
         'train_dataloader.batch_size=2',
     ]
     for part, folder in (('train', 'train'), ('val', 'val'), ('test', 'val')):
@@ -223,7 +222,7 @@ def test_segmentation_from_training_to_pictures(shapes, tmp_path):
         'test_dataloader.dataset.pipeline.1.scale=(256,64)',
         'test_dataloader.dataset.pipeline.3.reduce_zero_label=False',
     ]
-    config = 'configs/upernet_edgevit_xxs_ade20k.py'
+    config = 'configs/semantic_fpn_edgevit_xxs_ade20k.py'
     done = run_tool(
         'tools/train.py', config, '--data-root', shapes, '--work-dir', tmp_path,
         '--cfg-options', *options,

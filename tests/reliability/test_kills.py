@@ -17,7 +17,7 @@ from lightvit_mm.engine.whole_files import is_whole, latest_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.reliability]
 
-KILLS, EPOCHS = 20, 20
+KILLS, EPOCHS = 20, 36
 # A line of the log after which the moment has come, and for how long it lasts in seconds.
 MOMENTS = {
     'in a step': (r'Epoch\(train\)', 0.3),
@@ -76,6 +76,7 @@ def test_twenty_kills(tmp_path):
     work_dir, draw = tmp_path / 'killed', random.Random(6)
     halves, repeated, epoch = 0, Counter(), 0
     for kill in range(KILLS):
+        assert epoch < EPOCHS, 'nothing is left to kill'
         moment = list(MOMENTS)[kill % 3]
         arguments = command(data, work_dir) + (['--resume'] if epoch else [])
         said = kill_at(moment, arguments, work_dir, draw)
