@@ -17,10 +17,10 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['lightvit_mm', 'lightvit_mm.*']),
-    package_data={'lightvit_mm': ['py.typed']},
+    package_data={'lightvit_mm': ['py.typed', 'reporting/report.html']},
     # The OpenMMLab packages are extras: their maintained forks (onedl-*) install the same modules
     # under other names, and a hard requirement would overwrite them with the frozen originals.
-    install_requires=['numpy', 'rich', 'safetensors', 'torch>=2.4'],
+    install_requires=['jinja2', 'numpy', 'rich', 'safetensors', 'torch>=2.4'],
     extras_require={
         'mmdet': ['mmengine>=0.10.7', 'mmcv>=2.1.0,<2.2.0', 'mmdet>=3.3.0'],
         'mmseg': [
@@ -37,6 +37,7 @@ setup(
             'onedl-mmsegmentation>=1.4.2',
         ],
         'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
+        'tensorboard': ['tensorboard'],
         'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'mypy'],
     },
 )

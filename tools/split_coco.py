@@ -2,8 +2,9 @@
 
 import argparse
 
+from _stack import user_errors
+
 from lightvit_mm.data.split import split_coco
-from lightvit_mm.errors import user_errors
 
 
 def main() -> None:

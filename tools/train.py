@@ -32,6 +32,9 @@ def main() -> None:
         help='scale the learning rate to the number of GPUs and the batch size',
     )
     parser.add_argument(
+        '--tensorboard', action='store_true', help='write for TensorBoard too, into the work dir'
+    )
+    parser.add_argument(
         '--show-param-groups',
         action='store_true',
         help='print learning rate and weight decay of every parameter group, and train nothing',
@@ -42,7 +45,7 @@ def main() -> None:
         if args.show_param_groups:
             show_param_groups(config, args.amp, args.auto_scale_lr)
             return
-        train(config, args.resume, args.amp, args.auto_scale_lr)
+        train(config, args.resume, args.amp, args.auto_scale_lr, args.tensorboard)
 
 
 if __name__ == '__main__':

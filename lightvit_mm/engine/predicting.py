@@ -88,8 +88,8 @@ def predict(
         device: where to run; a GPU if there is one. An ONNX file runs on the CPU.
 
     Raises:
-        UserError: there are no images, the checkpoint is not of this config, or the ONNX file
-            cannot be run.
+        UserError: there are no images, the checkpoint is not of this config, there is no such
+            device, or the ONNX file cannot be run.
     """
     root, files = find_images(source)
     if is_onnx(checkpoint):
@@ -97,10 +97,7 @@ def predict(
             raise UserError(f'--device {device}: an ONNX file runs on the cpu; leave it out')
         model: Any = load_onnx(config, checkpoint)
     else:
-        device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-        if device == 'cpu':
-            keep_freed_memory()
-        model = load_model(config, checkpoint, device)
+        model = load_model(config, checkpoint, usable_device(device))
         require_whole(model, checkpoint)
     visualizer = _visualizer(config, model)
     out = Path(out_dir)
@@ -151,6 +148,23 @@ def _common_parts(files: Iterable[Path]) -> tuple[str, ...]:
             break
         common.append(parts[0])
     return tuple(common)
+
+
+def usable_device(name: str | None) -> str:
+    """The name of a device to run on: that one, else a GPU if there is one.
+
+    Raises:
+        UserError: torch knows no such device here.
+    """
+    name = name or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f'--device {name}: {reason}; cpu always works') from error
+    if name == 'cpu':
+        keep_freed_memory()
+    return name
 
 
 def load_model(config: Config, checkpoint: str, device: str) -> Any:

@@ -37,6 +37,7 @@ from lightvit_mm.engine.fitting import (
 )
 from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
+from lightvit_mm.engine.watching import ResidentMemoryHook, progress_line, use_tensorboard
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import ConfigError, UserError
 
@@ -92,7 +93,11 @@ def load_config(
 
 
 def train(
-    config: Config, resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False
+    config: Config,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    tensorboard: bool = False,
 ) -> Runner:
     """Train (and validate, as the config says).
 
@@ -101,6 +106,7 @@ def train(
         resume: ``'auto'`` for the last whole checkpoint of the work dir, or a checkpoint file.
         amp: mixed precision, see `use_amp`.
         auto_scale_lr: scale the learning rate by the real over the base batch size.
+        tensorboard: write for TensorBoard too, see `use_tensorboard`.
 
     Returns:
         The runner after training.
@@ -109,6 +115,8 @@ def train(
         UserError: the data are missing or cannot be used, the parts of the model do not fit, an
             option does not go with the config, or the disk or the data failed on the way.
     """
+    if tensorboard:
+        use_tensorboard(config)
     check_before_run(config, ('train', 'val') if config.get('val_cfg') else ('train',))
     _apply_options(config, amp, auto_scale_lr)
     if resume:
@@ -121,7 +129,10 @@ def train(
         elif config.get('load_from'):
             classes = _classes(config, 'train')
             tell_what_stays_new(_bare_model(runner), config.load_from, classes)
-        runner.train()
+        if not torch.cuda.is_available():
+            runner.register_hook(ResidentMemoryHook())
+        with progress_line(runner):
+            runner.train()
     print_log(
         f'trained: checkpoint {find_latest_checkpoint(runner.work_dir)}, log {_log_file(runner)}',
         logger='current',

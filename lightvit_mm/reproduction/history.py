@@ -17,12 +17,20 @@ class History:
 
     Attributes:
         loss: total loss, averaged as the config's log processor does.
+        loss_parts: name to the losses it is the sum of, where there are several.
         lr: learning rate.
+        time: seconds of an iteration, averaged as the loss is.
+        data_time: seconds thereof that it waited for its images.
+        memory: the most that was held so far, in MB: by tensors on a GPU, by the process on a CPU.
         metrics: name, such as ``'bbox_mAP'`` or ``'mIoU'``, to value by iteration.
     """
 
     loss: dict[int, float] = field(default_factory=dict)
+    loss_parts: dict[str, dict[int, float]] = field(default_factory=dict)
     lr: dict[int, float] = field(default_factory=dict)
+    time: dict[int, float] = field(default_factory=dict)
+    data_time: dict[int, float] = field(default_factory=dict)
+    memory: dict[int, float] = field(default_factory=dict)
     metrics: dict[str, dict[int, float]] = field(default_factory=dict)
 
     @property
@@ -55,6 +63,12 @@ def read_history(work_dir: str | Path) -> History:
                 iteration = entry['step']
                 history.loss[iteration] = entry['loss']
                 history.lr[iteration] = entry.get('base_lr', entry['lr'])
+                for name in ('time', 'data_time', 'memory'):
+                    if name in entry:
+                        getattr(history, name)[iteration] = entry[name]
+                for name in entry:
+                    if 'loss_' in name:
+                        history.loss_parts.setdefault(name, {})[iteration] = entry[name]
                 if 'epoch' in entry:
                     last = last_of_epoch.get(entry['epoch'], 0)
                     last_of_epoch[entry['epoch']] = max(last, iteration)

@@ -1,0 +1,164 @@
+"""What a person sees of a training while it runs: a line in the terminal, and TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lightvit_mm.errors import UserError
+
+PERIOD = 0.2  # seconds between two pictures of the line
+
+
+def use_tensorboard(config: Any) -> None:
+    """Let a run write for TensorBoard too, in place.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if importlib.util.find_spec('tensorboard') is None:
+        raise UserError('--tensorboard: no such package here; pip install tensorboard')
+    visualizer = config.setdefault('visualizer', {'type': 'Visualizer'})
+    backends = [dict(backend) for backend in visualizer.get('vis_backends') or ()]
+    kinds = [backend['type'] for backend in backends]
+    for kind in ('LocalVisBackend', 'TensorboardVisBackend'):
+        if kind not in kinds:
+            backends.append({'type': kind})
+    visualizer['vis_backends'] = backends
+
+
+class ResidentMemoryHook(Hook):
+    """Logs the most memory that the process has held, in MB, as mmengine does of a GPU's."""
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Look at it. Of the workers that load images there is nothing in it."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Linux gives kB, macOS bytes.
+        megabytes = peak // (2**20 if sys.platform == 'darwin' else 2**10)
+        runner.message_hub.update_scalar('train/memory', megabytes)
+
+
+class ProgressHook(Hook):
+    """Keeps the line of `progress_line` true.
+
+    Args:
+        progress: that draws it.
+    """
+
+    # After the loss of the step is known.
+    priority = 'LOW'
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._drawn = 0.0
+        self._training: TaskID | None = None
+        self._validation: TaskID | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin where the run does, which may have been resumed."""
+        self._training = self._progress.add_task(
+            'training', total=runner.max_iters, completed=runner.iter, loss=''
+        )
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """One step on."""
+        assert self._training is not None
+        loss = runner.message_hub.get_scalar('train/loss').current()
+        self._progress.update(self._training, advance=1, loss=f'loss {loss:.4f}')
+        self._draw()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Show the validation instead of the training."""
+        if self._training is not None:
+            self._progress.update(self._training, visible=False)
+        total = len(runner.val_dataloader)
+        self._validation = self._progress.add_task('validating', total=total, loss='')
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """One batch on."""
+        assert self._validation is not None
+        self._progress.advance(self._validation)
+        self._draw()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Show the training again."""
+        assert self._validation is not None
+        self._progress.remove_task(self._validation)
+        if self._training is not None:
+            self._progress.update(self._training, visible=True)
+
+    def _draw(self) -> None:
+        now = time.monotonic()
+        if now - self._drawn > PERIOD:
+            self._progress.refresh()
+            self._drawn = now
+
+
+@contextmanager
+def progress_line(runner: Runner) -> Iterator[None]:
+    """Show progress and remaining time of a training in one line, in a terminal.
+
+    The lines that mmengine logs every few iterations then go into the log file alone. Elsewhere,
+    as in a pipe, nothing is changed.
+    """
+    console = Console()
+    if not console.is_terminal or console.is_dumb_terminal or runner.rank != 0:
+        yield
+        return
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(None),
+        MofNCompleteColumn(),
+        TextColumn('{task.fields[loss]}'),
+        TimeElapsedColumn(),
+        TextColumn('remaining'),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    handlers = [
+        handler for handler in runner.logger.handlers if type(handler) is logging.StreamHandler
+    ]
+    streams = [handler.stream for handler in handlers]
+    # A thread that draws by itself could hold rich's lock while the data workers are forked.
+    with Progress(*columns, console=console, expand=True, auto_refresh=False) as progress:
+        runner.register_hook(ProgressHook(progress))
+        for handler in handlers:
+            # What rich has put there writes above the line.
+            handler.setStream(sys.stdout)
+            handler.addFilter(_is_no_progress)
+        try:
+            yield
+        finally:
+            for handler, stream in zip(handlers, streams, strict=True):
+                handler.removeFilter(_is_no_progress)
+                handler.setStream(stream)
+
+
+def _is_no_progress(record: logging.LogRecord) -> bool:
+    """Whether a record is not one of the lines of mmengine's LoggerHook within an epoch."""
+    every_few = ('after_train_iter', 'after_val_iter')
+    return not (record.module == 'logger_hook' and record.funcName in every_few)

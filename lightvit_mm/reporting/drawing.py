@@ -1,0 +1,169 @@
+"""Objects and label maps drawn over small pictures, legibly where there are many.
+
+The drawing of mmdet and mmseg is for whole pictures: letters of fixed height hide the objects of a
+small one, and an image with hundreds of masks takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as mask_codec
+
+from lightvit_mm.reporting.objects import Objects
+
+Colour = tuple[int, int, int]
+# With more objects than that, names would hide them.
+MOST_NAMES = 20
+# A class of a label map is named where its largest piece has that share of the picture.
+NAMED_SHARE = 0.01
+OPACITY = 0.45
+FONT_SIZE = 12  # pixels
+
+
+def palette_of(metainfo: Mapping[str, Any]) -> list[Colour]:
+    """A colour for each class of a data set.
+
+    Up to 20 classes get colours that are easily told apart; more than that those of the data set,
+    if it has some.
+    """
+    from matplotlib import colormaps
+
+    num_classes, own = len(metainfo['classes']), metainfo.get('palette')
+    if num_classes > 20 and own is not None and len(own) >= num_classes:
+        return [(int(r), int(g), int(b)) for r, g, b in own[:num_classes]]
+    listed = colormaps['tab10' if num_classes <= 10 else 'tab20'].colors  # type: ignore[attr-defined]
+    return [
+        tuple(int(255 * part) for part in listed[number % len(listed)])  # type: ignore[misc]
+        for number in range(num_classes)
+    ]
+
+
+def fitted(image: np.ndarray, side: int) -> Image.Image:
+    """An (H, W, 3) RGB image with its longer side made that many pixels long."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+
+
+def draw_objects(
+    image: np.ndarray,
+    objects: Objects,
+    classes: Sequence[str],
+    colours: Sequence[Colour],
+    side: int,
+    with_scores: bool = False,
+) -> Image.Image:
+    """Boxes, or masks where there are some, over an image.
+
+    Args:
+        image: (H, W, 3) RGB, 0 to 255, of the size that the objects are in.
+        objects: what to draw.
+        classes: names.
+        colours: of the classes.
+        side: length of the longer side of the result, in pixels.
+        with_scores: write them beside the names.
+    """
+    picture = fitted(image, side)
+    scale = np.array([picture.width / image.shape[1], picture.height / image.shape[0]])
+    if objects.masks is not None:
+        picture = _with_masks(picture, objects, colours)
+    draw = ImageDraw.Draw(picture)
+    boxes = objects.boxes * np.tile(scale, 2)
+    # The surest last, so that no other lies over it.
+    order = np.argsort(objects.scores, kind='stable')
+    for number in order:
+        colour = colours[objects.labels[number]]
+        if objects.masks is None:
+            x1, y1, x2, y2 = boxes[number]
+            corners = [x1, y1, max(x1, x2), max(y1, y2)]
+            draw.rectangle(corners, outline=colour, width=1 if objects.crowd[number] else 2)
+    if len(objects) <= MOST_NAMES:
+        for number in order:
+            label = objects.labels[number]
+            text = 'crowd of ' * bool(objects.crowd[number]) + classes[label]
+            if with_scores:
+                text += f' {objects.scores[number]:.2f}'
+            x, y = boxes[number, :2]
+            _name(draw, picture.size, (x, y - FONT_SIZE - 3), text, colours[label])
+    return picture
+
+
+def draw_labels(
+    image: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    colours: Sequence[Colour],
+    side: int,
+) -> Image.Image:
+    """A label map over an image; pixels of no class stay as they are.
+
+    Args:
+        image: (H, W, 3) RGB, 0 to 255.
+        labels: (H, W) numbers of classes.
+        classes, colours, side: as in `draw_objects`.
+    """
+    picture = fitted(image, side)
+    small = np.asarray(
+        Image.fromarray(labels.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
+    )
+    pixels = np.asarray(picture).astype(float)
+    present = [int(label) for label in np.unique(small) if label < len(classes)]
+    for label in present:
+        pixels[small == label] *= 1 - OPACITY
+        pixels[small == label] += OPACITY * np.array(colours[label])
+    picture = Image.fromarray(pixels.astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for label in present:
+        pieces = cv2.connectedComponentsWithStats((small == label).astype(np.uint8))
+        largest = 1 + pieces[2][1:, cv2.CC_STAT_AREA].argmax()
+        if pieces[2][largest, cv2.CC_STAT_AREA] >= NAMED_SHARE * small.size:
+            x, y = pieces[3][largest]
+            width = draw.textlength(classes[label], font=font())
+            place = x - width / 2, y - FONT_SIZE / 2
+            _name(draw, picture.size, place, classes[label], colours[label])
+    return picture
+
+
+def _with_masks(picture: Image.Image, objects: Objects, colours: Sequence[Colour]) -> Image.Image:
+    pixels = np.asarray(picture).copy()
+    assert objects.masks is not None
+    for label, mask in zip(objects.labels, objects.masks, strict=True):
+        bitmap = cv2.resize(mask_codec.decode(mask), picture.size, interpolation=cv2.INTER_NEAREST)
+        inside, colour = bitmap > 0, np.array(colours[label])
+        pixels[inside] = ((1 - OPACITY) * pixels[inside] + OPACITY * colour).astype(np.uint8)
+        outline, _ = cv2.findContours(bitmap, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(pixels, outline, -1, colours[label], 1)
+    return Image.fromarray(pixels)
+
+
+def _name(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    place: tuple[float, float],
+    text: str,
+    colour: Colour,
+) -> None:
+    """Write on a plate of that colour, moved into the picture where it would leave it."""
+    width, height = draw.textlength(text, font=font()) + 4, FONT_SIZE + 3
+    x = min(max(place[0], 0), max(0, size[0] - width))
+    y = min(max(place[1], 0), max(0, size[1] - height))
+    draw.rectangle([x, y, x + width, y + height], fill=colour)
+    # By the weights of the eye for red, green and blue.
+    is_light = np.dot(colour, (0.299, 0.587, 0.114)) > 140
+    draw.text((x + 2, y + 1), text, fill='black' if is_light else 'white', font=font())
+
+
+@cache
+def font() -> ImageFont.FreeTypeFont:
+    """The one of all pictures, `FONT_SIZE` high."""
+    from matplotlib.font_manager import findfont
+
+    # It comes with matplotlib, and has Greek and Cyrillic letters too.
+    return ImageFont.truetype(findfont('DejaVu Sans'), FONT_SIZE)

@@ -1,0 +1,218 @@
+"""The part of a report that the last checkpoint gives: figures by class, confusion, pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from PIL import Image
+
+from lightvit_mm.reporting import charts, detection, segmentation
+from lightvit_mm.reporting.drawing import draw_labels, draw_objects
+from lightvit_mm.reporting.validating import Detections, LabelMap, Segments
+
+SHOWN = 24  # best and worst images each
+PICTURE_SIDE = 360  # pixels
+CONFUSIONS = 12  # rows of the table of the most frequent ones
+
+
+@dataclass
+class Table:
+    """A table of the page.
+
+    Attributes:
+        caption: what it is.
+        head: names of the columns.
+        rows: cells; the first of each names it.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass
+class Pair:
+    """An image twice: with the ground truth, and with what was predicted.
+
+    Attributes:
+        name: of its file.
+        measure: how well it went.
+        truth, found: data addresses.
+    """
+
+    name: str
+    measure: str
+    truth: str
+    found: str
+
+
+@dataclass
+class Findings:
+    """What there is to show.
+
+    Attributes:
+        tables: by class.
+        number: of images in the validation set.
+        matrix: data address of the confusion matrix.
+        matrix_fits: whether it can be shown on a phone without scrolling.
+        matrix_note: how it was counted.
+        confusions: the most frequent ones.
+        ranking: the measure of the images.
+        best, worst: images.
+    """
+
+    tables: list[Table]
+    number: int
+    matrix: str
+    matrix_fits: bool
+    matrix_note: str
+    confusions: Table
+    ranking: str
+    best: list[Pair]
+    worst: list[Pair]
+
+
+def of_detector(validated: Detections) -> Findings:
+    """The findings about a detector, out of what it made of the validation set."""
+    classes, colours, score = validated.classes, validated.colours, validated.score
+    number = np.zeros(len(classes), dtype=int)
+    for image in validated.images:
+        np.add.at(number, image.truth.labels[~image.truth.crowd], 1)
+    tables = []
+    for kind, precision in validated.precision.items():
+        mean = np.ma.masked_invalid(precision).mean(0).filled(np.nan)
+        rows = [
+            [name, f'{count:,}', *map(percent, values)]
+            for name, count, values in (
+                ('all', number.sum(), mean),
+                *zip(classes, number, precision, strict=True),
+            )
+        ]
+        what = 'boxes' if kind == 'bbox' else 'masks'
+        head = ['class', 'objects', 'AP50', 'AP', 'AP small', 'AP medium', 'AP large']
+        tables.append(Table(f"COCO's AP of {what} by class and size, in percent", head, rows))
+
+    counted = [(image, detection.count(image, score)) for image in validated.images]
+    ranked = [(image, count, f1) for image, count in counted if (f1 := count.f1) is not None]
+    # Of equally good or bad images those with more to see come first.
+    best = sorted(ranked, key=lambda item: (-item[2], -item[1].right))
+    worst = sorted(ranked, key=lambda item: (item[2], -item[1].missed - item[1].wrong))
+
+    def pair(image: detection.Image, count: detection.Count, f1: float) -> Pair:
+        rgb = mmcv.imread(image.path, channel_order='rgb')
+        found = image.found.chosen(image.found.scores >= score)
+        return Pair(
+            Path(image.path).name,
+            f'F1 {f1:.2f}: {count.right} right, {count.wrong} wrong, {count.missed} missed',
+            _jpeg(draw_objects(rgb, image.truth, classes, colours, PICTURE_SIDE)),
+            _jpeg(draw_objects(rgb, found, classes, colours, PICTURE_SIDE, with_scores=True)),
+        )
+
+    what = 'masks' if 'segm' in validated.precision else 'boxes'
+    half = _half(len(ranked))
+    matrix, confusions = _confusion(validated.confusion, [*classes, 'background'], 'objects')
+    return Findings(
+        tables,
+        len(validated.images),
+        matrix,
+        len(classes) <= charts.MOST_NUMBERS,
+        f'Objects, by detections with a score of at least {score:.2f}. From the highest score on, '
+        f'a detection takes the free object that it overlaps most with, at an IoU of at least '
+        f'{detection.IOU}, whatever its class. The column background has objects that were '
+        'missed, the row background detections of nothing.',
+        confusions,
+        f'Ranked by F1 of {what} of the right class, at IoU {detection.IOU} and a score of at '
+        f'least {score:.2f}, the threshold with the highest F1 over the whole set.'
+        + _left_out(len(counted) - len(ranked), 'object and no detection'),
+        [pair(*item) for item in best[:half]],
+        [pair(*item) for item in worst[: min(SHOWN, len(ranked) - half)]],
+    )
+
+
+def of_segmentor(validated: Segments) -> Findings:
+    """The findings about a segmentor, out of what it made of the validation set."""
+    classes, colours, matrix = validated.classes, validated.colours, validated.confusion
+    iou, accuracy = segmentation.class_iou(matrix), segmentation.class_accuracy(matrix)
+    share = 100 * matrix.sum(1) / max(1, matrix.sum())
+    mean = np.ma.masked_invalid([iou, accuracy]).mean(1).filled(np.nan)
+    rows = [
+        [name, *map(percent, values)]
+        for name, *values in (
+            ('mean', np.nan, *mean),
+            *zip(classes, share, iou, accuracy, strict=True),
+        )
+    ]
+    table = Table(
+        'IoU and accuracy by class, in percent', ['class', 'pixels', 'IoU', 'accuracy'], rows
+    )
+    ranked = [image for image in validated.images if image.miou is not None]
+    ranked.sort(key=lambda image: -(image.miou or 0))
+
+    def pair(image: LabelMap) -> Pair:
+        rgb = mmcv.imread(image.path, channel_order='rgb')
+        maps = (mmcv.imfrombytes(png, 'unchanged') for png in (image.truth, image.found))
+        truth, found = (
+            _jpeg(draw_labels(rgb, labels, classes, colours, PICTURE_SIDE)) for labels in maps
+        )
+        return Pair(Path(image.path).name, f'mIoU {image.miou:.1f}', truth, found)
+
+    half = _half(len(ranked))
+    picture, confusions = _confusion(matrix, classes, 'pixels')
+    return Findings(
+        [table],
+        len(validated.images),
+        picture,
+        len(classes) <= charts.MOST_NUMBERS,
+        'Pixels, without those that no class was given to.',
+        confusions,
+        'Ranked by the mean IoU, in percent, of the classes that the image has or was given.'
+        + _left_out(len(validated.images) - len(ranked), 'annotated pixel'),
+        [pair(image) for image in ranked[:half]],
+        [pair(image) for image in ranked[::-1][: min(SHOWN, len(ranked) - half)]],
+    )
+
+
+def percent(value: float) -> str:
+    """A cell of a table; pycocotools says a negative figure of what there is nothing of."""
+    return f'{value:.1f}' if value >= 0 else '-'
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """An address that holds the picture itself; ``kind`` is ``'jpeg'`` or ``'svg+xml'``."""
+    return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def _left_out(number: int, without: str) -> str:
+    return f' Images with no {without}, which are not ranked: {number}.' if number else ''
+
+
+def _half(number: int) -> int:
+    """How many of so many images are shown as the best; no image is among the worst too."""
+    return min(SHOWN, (number + 1) // 2)
+
+
+def _jpeg(picture: Image.Image) -> str:
+    content = io.BytesIO()
+    picture.save(content, 'JPEG', quality=80)
+    return data_address(content.getvalue(), 'jpeg')
+
+
+def _confusion(matrix: np.ndarray, names: Sequence[str], unit: str) -> tuple[str, Table]:
+    """The picture of a matrix, and a table of its largest entries off the diagonal."""
+    off = matrix - np.diag(matrix.diagonal())
+    largest = np.argsort(-off, axis=None, kind='stable')[:CONFUSIONS]
+    rows = []
+    for true, predicted in zip(*np.unravel_index(largest, off.shape), strict=True):
+        number = off[true, predicted]
+        if number:
+            share = percent(100 * number / matrix[true].sum())
+            rows.append([names[true], names[predicted], f'{number:,}', share])
+    head = ['true', 'predicted', unit, 'percent of true']
+    table = Table('The most frequent confusions', head, rows)
+    return data_address(charts.matrix(matrix, names, names), 'svg+xml'), table

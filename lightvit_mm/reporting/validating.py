@@ -1,0 +1,154 @@
+"""What the last checkpoint of a run makes of the validation set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from rich.progress import track
+
+from lightvit_mm.data.broken_samples import NamingRunner
+from lightvit_mm.data.checking import check_before_run
+from lightvit_mm.data.layout import evaluators_of
+from lightvit_mm.engine.fitting import require_whole
+from lightvit_mm.engine.predicting import load_model, usable_device
+from lightvit_mm.reporting import detection, segmentation
+from lightvit_mm.reporting.drawing import Colour, palette_of
+from lightvit_mm.reporting.objects import from_annotations, from_instances
+
+
+@dataclass
+class Detections:
+    """Of a detector.
+
+    Attributes:
+        classes: their names.
+        colours: of the classes.
+        images: of the whole validation set.
+        score: the threshold with the highest F1 over all of them.
+        confusion: see `detection.confusion`.
+        precision: ``'bbox'`` and with masks ``'segm'`` to `detection.average_precision`; nothing
+            where the data set is not one of COCO's format.
+    """
+
+    classes: tuple[str, ...]
+    colours: list[Colour]
+    images: list[detection.Image]
+    score: float
+    confusion: np.ndarray
+    precision: dict[str, np.ndarray]
+
+
+@dataclass
+class LabelMap:
+    """Of a segmentor, for one image.
+
+    Attributes:
+        path: of the image.
+        truth, found: class numbers as PNG files: the maps of a whole set are large.
+        miou: in percent, over the classes that are there or were predicted; None if no pixel is
+            annotated.
+    """
+
+    path: str
+    truth: bytes
+    found: bytes
+    miou: float | None
+
+
+@dataclass
+class Segments:
+    """Of a segmentor.
+
+    Attributes:
+        classes: their names.
+        colours: of the classes.
+        images: of the whole validation set.
+        confusion: see `segmentation.confusion`.
+    """
+
+    classes: tuple[str, ...]
+    colours: list[Colour]
+    images: list[LabelMap]
+    confusion: np.ndarray
+
+
+def validate(config: Config, checkpoint: str, device: str | None = None) -> Detections | Segments:
+    """Predict on every image of a config's validation set, with progress.
+
+    Args:
+        config: as `load_config` gives it.
+        checkpoint: the weights.
+        device: where to run; a GPU if there is one.
+
+    Raises:
+        UserError: the data are missing or cannot be used, the checkpoint is not of this config, or
+            there is no such device.
+    """
+    check_before_run(config, ('val',))
+    model = load_model(config, checkpoint, usable_device(device))
+    require_whole(model, checkpoint)
+    loader = NamingRunner.build_dataloader(_in_order(config.val_dataloader))
+    if config.default_scope == 'mmdet':
+        return _detections(model, loader, config)
+    return _segments(model, loader)
+
+
+def _in_order(dataloader: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataloader that takes the images of its data set one after the other."""
+    changed = copy.deepcopy(dict(dataloader))
+    changed.pop('batch_sampler', None)
+    return {**changed, 'sampler': {'type': 'DefaultSampler', 'shuffle': False}}
+
+
+def _predictions(model: Any, loader: Any) -> Iterator[Any]:
+    with torch.inference_mode():
+        for batch in track(loader, description='predicting'):
+            yield from (sample.cpu() for sample in model.test_step(batch))
+
+
+def _detections(model: Any, loader: Any, config: Config) -> Detections:
+    dataset, images = loader.dataset, []
+    for number, sample in enumerate(_predictions(model, loader)):
+        info = dataset.get_data_info(number)
+        truth = from_annotations(info['instances'], *sample.ori_shape[:2])
+        found = from_instances(sample.pred_instances)
+        if found.masks is None:
+            truth.masks = None
+        matches = detection.match(found, truth, by_class=True)
+        image = detection.Image(info['img_path'], info['img_id'], truth, found, matches)
+        images.append(image)
+    classes = tuple(dataset.metainfo['classes'])
+    score = detection.best_score(images)
+    precision = {}
+    if hasattr(dataset, 'cat_ids'):
+        most = evaluators_of(config.val_evaluator)[0].get('proposal_nums', (100, 300, 1000))
+        has_masks = any(image.found.masks is not None for image in images)
+        for kind in ('bbox', 'segm')[: 1 + has_masks]:
+            precision[kind] = detection.average_precision(images, dataset, kind, most)
+    matrix = detection.confusion(images, len(classes), score)
+    return Detections(classes, palette_of(dataset.metainfo), images, score, matrix, precision)
+
+
+def _segments(model: Any, loader: Any) -> Segments:
+    metainfo = loader.dataset.metainfo
+    classes = tuple(metainfo['classes'])
+    total = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    images = []
+    for sample in _predictions(model, loader):
+        truth, found = (
+            maps.data.squeeze(0).numpy().astype(np.uint8)
+            for maps in (sample.gt_sem_seg, sample.pred_sem_seg)
+        )
+        matrix = segmentation.confusion(truth, found, len(classes))
+        total += matrix
+        miou = float(np.nanmean(segmentation.class_iou(matrix))) if matrix.any() else None
+        pngs = [cv2.imencode('.png', labels)[1].tobytes() for labels in (truth, found)]
+        images.append(LabelMap(sample.img_path, pngs[0], pngs[1], miou))
+    return Segments(classes, palette_of(metainfo), images, total)

@@ -1,0 +1,66 @@
+"""The contact sheet shows what the model gets."""
+
+import mmcv
+import numpy as np
+import pytest
+from PIL import Image
+from small_data import SIZE, detector_config, pixels, segmentor_config
+
+from lightvit_mm.errors import UserError
+from lightvit_mm.reporting import browsing
+from lightvit_mm.reporting.browsing import CELL, browse
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn on a sheet."""
+    kept = []
+    draw = browsing._drawn
+    monkeypatch.setattr(browsing, '_drawn', lambda *args: kept.append(args[0]) or draw(*args))
+    return kept
+
+
+@pytest.mark.parametrize('bgr_to_rgb', [True, False])
+def test_augmented_image_and_boxes(small_coco, tmp_path, drawn, bgr_to_rgb):
+    config = detector_config(small_coco, masks=True)
+    config.model.data_preprocessor.update(bgr_to_rgb=bgr_to_rgb, pad_mask=True)
+    for transform in config.train_dataloader.dataset.pipeline:
+        if transform.type == 'RandomFlip':
+            transform.prob = 1.0
+    said = browse(config, tmp_path / 'new/sheet.png', 2)
+    assert said.startswith('2 of 2 training images, 64 x 64 px as the model gets them, values ')
+    width, height = SIZE
+    for image in drawn:
+        np.testing.assert_array_equal(image.pixels[:height], pixels()[:, ::-1])
+        first = image.sample.gt_instances.bboxes[0].tolist()
+        assert first == [width / 2, 0, width, height / 2]
+    with Image.open(tmp_path / 'new/sheet.png') as sheet:
+        assert sheet.width > 2 * CELL
+        cell = np.asarray(sheet.convert('RGB'))[8 : 8 + CELL, 8 : 8 + CELL]
+    # The masks are drawn: those pixels differ from the picture's own.
+    own = mmcv.imresize(drawn[0].pixels, (CELL, CELL), interpolation='bicubic')
+    differs = np.abs(cell.astype(int) - own).max(-1) > 60
+    assert 0.05 < differs.mean() < 0.6
+
+
+def test_label_maps(tmp_path, drawn):
+    for folder, content in (('images', pixels()), ('labels', np.full(SIZE[::-1], 3, np.uint8))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(content).save(tmp_path / folder / 'a.png')
+    config = segmentor_config(tmp_path)
+    config.train_dataloader.batch_size = 1
+    config.train_dataloader.dataset.pipeline.append({'type': 'PackSegInputs'})
+    said = browse(config, tmp_path / 'sheet.jpg', 1)
+    assert said.startswith('1 of 1 training images')
+    assert (drawn[0].sample.gt_sem_seg.data[0, : SIZE[1], : SIZE[0]] == 3).all()
+    np.testing.assert_array_equal(drawn[0].pixels[: SIZE[1], : SIZE[0]], pixels())
+    assert (tmp_path / 'sheet.jpg').is_file()
+
+
+@pytest.mark.parametrize(
+    ('out', 'number', 'said'),
+    [('sheet.gif', 1, 'give a file that ends in .jpg'), ('sheet.jpg', 0, '--number 0: give')],
+)
+def test_arguments_that_cannot_be(small_coco, tmp_path, out, number, said):
+    with pytest.raises(UserError, match=said):
+        browse(detector_config(small_coco), tmp_path / out, number)
