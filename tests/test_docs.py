@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 from doc_pages import PAGES, blocks, commands
 
 # What is not ours is not looked into.
-FOREIGN = {'pip', 'sbatch', 'git', 'source'}
+FOREIGN = {'pip', 'sbatch', 'git', 'source', 'tensorboard'}
 CASES = [
     pytest.param(words, id=f'{page.name}: {" ".join(words)[:70]}')
     for page in PAGES
@@ -38,6 +38,7 @@ def only_parsing(monkeypatch):
 
 def assert_is_taken(script, arguments, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [script, *arguments])
+    monkeypatch.syspath_prepend(REPOSITORY / 'tools')  # as for a script that is run
     with pytest.raises(Parsed):
         runpy.run_path(script, run_name='__main__')
 
