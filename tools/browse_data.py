@@ -6,6 +6,7 @@ from _stack import user_errors
 
 from mmengine.config import DictAction
 
+from lightvit_mm.engine.arguments import add_own_data_arguments, with_own_data
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.reporting.browsing import browse
 
@@ -23,10 +24,11 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
     )
+    add_own_data_arguments(parser)
     args = parser.parse_args()
     with user_errors():
         config = load_config(args.config, args.cfg_options, args.data_root)
-        print(browse(config, args.out, args.number))
+        print(browse(with_own_data(config, args), args.out, args.number))
 
 
 if __name__ == '__main__':
