@@ -83,7 +83,8 @@ def predict(
         checkpoint: the weights, or a file that tools/export_onnx.py made of the whole model.
         source: an image, a folder or a glob pattern.
         out_dir: gets one picture an image (at the image's place below the common folder),
-            ``predictions.json``, and for segmentors ``labels/`` with a PNG of class numbers each.
+            ``predictions.json`` (an image a line), and for segmentors ``labels/`` with a PNG of
+            class numbers each.
         score_thr: boxes below it are not drawn; the JSON has them all.
         device: where to run; a GPU if there is one. An ONNX file runs on the CPU.
 
@@ -103,37 +104,40 @@ def predict(
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     result = Predictions(out / 'predictions.json')
-    images = []
-    for file in track(files, description='predicting', disable=len(files) == 1):
-        relative = file.relative_to(root)
-        reason = 'not an image that OpenCV can decode'
-        try:
-            image = mmcv.imread(file, channel_order='bgr')
-            sample = None if image is None else _infer(model, image)
-        except (cv2.error, OSError) as error:  # of a very long image resizing may leave nothing
-            sample, reason = None, f'{type(error).__name__}: {error}'
-        if sample is None:
-            result.failed[str(file)] = reason.strip()
-            continue
-        picture = out / relative
-        if picture.suffix.lower() not in IMAGE_SUFFIXES:
-            picture = picture.with_name(f'{picture.name}.png')
-        _draw(visualizer, image, sample, picture, score_thr)
-        entry: dict[str, Any] = {
-            'file': str(file),
-            'width': image.shape[1],
-            'height': image.shape[0],
-            'picture': str(picture),
-        }
-        if 'pred_sem_seg' in sample:
-            labels = out / 'labels' / relative.with_suffix('.png')
-            entry.update(_segments(sample, labels, model.dataset_meta['classes']))
-        else:
-            entry['detections'] = _detections(sample, model.dataset_meta['classes'])
-        images.append(entry)
-        result.pictures.append(picture)
-    content = {'checkpoint': checkpoint, 'images': images, 'failed': result.failed}
-    result.json_file.write_text(json.dumps(content, indent=1))
+    # As they come: a hundred boxes of each of many images would fill the memory.
+    unfinished = out / 'predictions.json.part'
+    with unfinished.open('w') as content:
+        content.write(f'{{"checkpoint": {json.dumps(checkpoint)},\n"images": [')
+        for file in track(files, description='predicting', disable=len(files) == 1):
+            relative = file.relative_to(root)
+            reason = 'not an image that OpenCV can decode'
+            try:
+                image = mmcv.imread(file, channel_order='bgr')
+                sample = None if image is None else _infer(model, image)
+            except (cv2.error, OSError) as error:  # of a very long image resizing may leave nothing
+                sample, reason = None, f'{type(error).__name__}: {error}'
+            if sample is None:
+                result.failed[str(file)] = reason.strip()
+                continue
+            picture = out / relative
+            if picture.suffix.lower() not in IMAGE_SUFFIXES:
+                picture = picture.with_name(f'{picture.name}.png')
+            _draw(visualizer, image, sample, picture, score_thr)
+            entry: dict[str, Any] = {
+                'file': str(file),
+                'width': image.shape[1],
+                'height': image.shape[0],
+                'picture': str(picture),
+            }
+            if 'pred_sem_seg' in sample:
+                labels = out / 'labels' / relative.with_suffix('.png')
+                entry.update(_segments(sample, labels, model.dataset_meta['classes']))
+            else:
+                entry['detections'] = _detections(sample, model.dataset_meta['classes'])
+            content.write((',\n' if result.pictures else '\n') + json.dumps(entry))
+            result.pictures.append(picture)
+        content.write(f'\n],\n"failed": {json.dumps(result.failed)}}}\n')
+    unfinished.replace(result.json_file)
     return result
 
 

@@ -1,6 +1,7 @@
 """Two processes of tools/dist_train.sh: one dies. About a minute."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -41,7 +42,10 @@ def test_a_killed_process_stops_the_other(tmp_path):
     print(f'stopped {time.monotonic() - killed:.1f} s after the kill')
     assert run.returncode != 0
     assert 'Signal 9 (SIGKILL)' in said
-    assert not [pid for pid in workers if Path(f'/proc/{pid}').exists()]
+    # What loads images for the killed one looks every five seconds whether it is still there.
+    while left := [pid for pid in workers if Path(f'/proc/{pid}').exists()]:
+        assert time.monotonic() < killed + 30, left
+        time.sleep(0.1)
 
 
 def test_an_error_of_one_process_is_shown(tmp_path):
@@ -55,5 +59,5 @@ def test_an_error_of_one_process_is_shown(tmp_path):
     said = run.communicate()[0]
     print(f'stopped {time.monotonic() - failed:.1f} s after the images went')
     assert run.returncode != 0
-    assert 'error: training stopped: ' in said
+    assert re.search(r'error: .*\.png \(image \d+\) cannot be used', said)
     assert 'No such file or directory' in said
