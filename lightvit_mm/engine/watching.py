@@ -37,13 +37,13 @@ def use_tensorboard(config: Any) -> None:
     """
     if importlib.util.find_spec('tensorboard') is None:
         raise UserError('--tensorboard: no such package here; pip install tensorboard')
-    visualizer = config.setdefault('visualizer', {'type': 'Visualizer'})
+    visualizer = config.get('visualizer') or {'type': 'Visualizer'}
     backends = [dict(backend) for backend in visualizer.get('vis_backends') or ()]
     kinds = [backend['type'] for backend in backends]
     for kind in ('LocalVisBackend', 'TensorboardVisBackend'):
         if kind not in kinds:
             backends.append({'type': kind})
-    visualizer['vis_backends'] = backends
+    config['visualizer'] = {**visualizer, 'vis_backends': backends}
 
 
 class ResidentMemoryHook(Hook):
@@ -127,7 +127,9 @@ def progress_line(runner: Runner) -> Iterator[None]:
     as in a pipe, nothing is changed.
     """
     console = Console()
-    if not console.is_terminal or console.is_dumb_terminal or runner.rank != 0:
+    # rich takes a pipe for a terminal where FORCE_COLOR is set.
+    is_terminal = sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
+    if not is_terminal or runner.rank != 0:
         yield
         return
     columns = (

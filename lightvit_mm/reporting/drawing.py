@@ -72,12 +72,12 @@ def draw_objects(
     """
     picture = fitted(image, side)
     scale = np.array([picture.width / image.shape[1], picture.height / image.shape[0]])
-    if objects.masks is not None:
-        picture = _with_masks(picture, objects, colours)
-    draw = ImageDraw.Draw(picture)
-    boxes = objects.boxes * np.tile(scale, 2)
     # The surest last, so that no other lies over it.
     order = np.argsort(objects.scores, kind='stable')
+    if objects.masks is not None:
+        picture = _with_masks(picture, objects.chosen(order), colours)
+    draw = ImageDraw.Draw(picture)
+    boxes = objects.boxes * np.tile(scale, 2)
     for number in order:
         colour = colours[objects.labels[number]]
         if objects.masks is None:

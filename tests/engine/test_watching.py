@@ -112,10 +112,18 @@ def test_tensorboard_that_is_not_installed(monkeypatch):
         use_tensorboard(Config({}))
 
 
-@pytest.mark.parametrize('backends', [None, [{'type': 'LocalVisBackend'}]])
-def test_tensorboard_beside_the_local_files(monkeypatch, backends):
+@pytest.mark.parametrize(
+    'visualizer',
+    [
+        {},
+        {'visualizer': {'type': 'DetLocalVisualizer', 'vis_backends': None}},
+        {'visualizer': {'type': 'V', 'vis_backends': [{'type': 'LocalVisBackend'}]}},
+    ],
+    ids=['none', 'no backend', 'local'],
+)
+def test_tensorboard_beside_the_local_files(monkeypatch, visualizer):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: object())
-    config = Config({'visualizer': {'type': 'DetLocalVisualizer', 'vis_backends': backends}})
+    config = Config(visualizer)
     use_tensorboard(config)
     use_tensorboard(config)
     kinds = [backend['type'] for backend in config.visualizer.vis_backends]
