@@ -313,17 +313,19 @@ def test_installed_reads_the_metadata(monkeypatch, tmp_path):
 
 
 def test_only_failures_of_an_import_are_explained(machine, monkeypatch, tmp_path):
-    write(tmp_path, {'mmseg/__init__.py': '', 'mmseg/apis.py': 'assert False, "MMCV==2.2.0"'})
+    why = 'operator torchvision::nms does not exist'
+    write(tmp_path, {'torchvision.py': f'raise RuntimeError({why!r})'})
     monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name.partition('.')[0] == 'mmseg']:
-        monkeypatch.delitem(sys.modules, name)
-    machine.versions['mmcv'] = '2.2.0'
+    monkeypatch.delitem(sys.modules, 'torchvision', raising=False)
+    machine.probes['torchvision'] = Probe(f'RuntimeError: {why}')
     with pytest.raises(StackError) as told, stack_errors():
-        import mmseg.apis  # noqa: F401
-    said = str(told.value).splitlines()
-    assert said[0] == 'AssertionError: MMCV==2.2.0'
-    assert said[1].startswith('broken   mmcv           mmcv 2.2.0, but')
-    assert said[-1] == 'All: python -m lightvit_mm.doctor'
+        import torchvision  # noqa: F401
+    assert str(told.value).splitlines() == [
+        f'RuntimeError: {why}',
+        f'broken   torchvision    fails: RuntimeError: {why}',
+        '                        -> pip uninstall -y torchvision',
+        'All: python -m lightvit_mm.doctor',
+    ]
     with pytest.raises(AssertionError, match='not an import'), stack_errors():
         raise AssertionError('not an import')
     with pytest.raises(ImportError, match='ours') as ours, stack_errors():
