@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
+from mmengine.visualization import Visualizer
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -42,9 +43,21 @@ SMALLEST = [
 ]
 
 
+# Tests run tools in this process too, and Python puts a script's folder on the path.
+sys.path.append(str(REPOSITORY / 'tools'))
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _forget_visualizers() -> None:
+    """mmengine gives the next run of this process that of the last, and its folder with it."""
+    yield
+    for visualizer in (Visualizer, *Visualizer.__subclasses__()):
+        visualizer._instance_dict.clear()
 
 
 def randomise_norms(model: torch.nn.Module) -> None:

@@ -159,7 +159,6 @@ def test_segmentor(tmp_path):
 def test_tool(begun, tmp_path, monkeypatch, capsys):
     page = tmp_path / 'page.html'
     tool = str(REPOSITORY / 'tools/report.py')
-    monkeypatch.syspath_prepend(REPOSITORY / 'tools')  # as for a script that is run
     monkeypatch.setattr('sys.argv', [tool, str(begun), '--out', str(page), '--no-predictions'])
     runpy.run_path(tool, run_name='__main__')
     assert f'report in {page} (' in capsys.readouterr().out

@@ -38,7 +38,6 @@ def only_parsing(monkeypatch):
 
 def assert_is_taken(script, arguments, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [script, *arguments])
-    monkeypatch.syspath_prepend(REPOSITORY / 'tools')  # as for a script that is run
     with pytest.raises(Parsed):
         runpy.run_path(script, run_name='__main__')
 
