@@ -1,6 +1,6 @@
 """The package against the originals: python tests/compare_speed.py [--train] [--dtype fp32 bf16]
 
-The originals are those of slow_reference.py: fused where their authors' code can fuse, and both in
+The originals are those of slow_reference: fused where their authors' code can fuse, and both in
 the memory layout that they come in and in channels_last, where only the first counts as theirs;
 MobileViT's is timm's in channels_last. Equal weights; outputs are compared before any timing.
 Everything takes turns in one process. See docs/performance.md.

@@ -4,9 +4,7 @@ import argparse
 
 from _stack import user_errors
 
-from mmengine.config import DictAction
-
-from lightvit_mm.engine.arguments import add_own_data_arguments, with_own_data
+from lightvit_mm.engine.arguments import add_config_arguments, add_own_data_arguments, with_own_data
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.reporting.browsing import browse
 
@@ -17,13 +15,9 @@ def main() -> None:
         description='Draw training images with their boxes, masks or labels as the model gets '
         'them: after the pipeline of the config, padding and normalisation (undone for the eye).'
     )
-    parser.add_argument('config', help='config file')
+    add_config_arguments(parser)
     parser.add_argument('--out', default='sheet.jpg', help='a JPEG or PNG file (sheet.jpg)')
     parser.add_argument('--number', type=int, default=16, help='of images (16)')
-    parser.add_argument('--data-root', help="another place of the config's data set")
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
     add_own_data_arguments(parser)
     args = parser.parse_args()
     with user_errors():

@@ -5,11 +5,9 @@ import sys
 
 from _stack import user_errors
 
-from mmengine.config import DictAction
-
 from lightvit_mm.data.checking import check_everything, summary, write_reports
 from lightvit_mm.data.findings import ERROR, count
-from lightvit_mm.engine.arguments import add_own_data_arguments, with_own_data
+from lightvit_mm.engine.arguments import add_config_arguments, add_own_data_arguments, with_own_data
 from lightvit_mm.engine.running import load_config
 
 
@@ -19,12 +17,8 @@ def main() -> int:
         description='Look at every annotation, image and label map of a config. Exit status: 0 '
         'if it can be trained on (warnings included), 1 if not, 2 if there was nothing to look at.'
     )
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--data-root', help="another place of the config's data set")
+    add_config_arguments(parser)
     parser.add_argument('--out', metavar='FILE.json', help='write down every single finding')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
     add_own_data_arguments(parser)
     args = parser.parse_args()
     with user_errors():

@@ -19,7 +19,7 @@ from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import nn
 
-from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
+from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.edgevit import LAYOUTS
 from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import (
@@ -28,7 +28,11 @@ from lightvit_mm.deploy.fold import (
     norm_to_depthwise,
 )
 from lightvit_mm.deploy.packed import Conv2d, Linear
-from lightvit_mm.layers import init_linear, pad_to_multiple
+from lightvit_mm.layers import (
+    Stage,
+    init_linear,
+    pad_to_multiple,
+)
 from lightvit_mm.registry import MODELS
 
 __all__ = ['EdgeViT']

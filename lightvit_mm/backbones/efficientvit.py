@@ -21,11 +21,16 @@ from mmcv.cnn.bricks import DropPath
 from torch import nn
 from torch.nn import functional as F
 
-from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
+from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.efficientvit import LAYOUTS
 from lightvit_mm.deploy.fold import add_identity_to_depthwise
 from lightvit_mm.errors import ConfigError
-from lightvit_mm.layers import ConvNorm, SqueezeExcite, pad_to_multiple
+from lightvit_mm.layers import (
+    ConvNorm,
+    SqueezeExcite,
+    Stage,
+    pad_to_multiple,
+)
 from lightvit_mm.registry import MODELS
 
 __all__ = ['EfficientViT']

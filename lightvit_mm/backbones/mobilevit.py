@@ -19,12 +19,15 @@ from mmcv.cnn.bricks import DropPath
 from torch import nn
 from torch.nn import functional as F
 
-from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
+from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.mobilevit import LAYOUTS
 from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.packed import Conv2d, Linear, activate
 from lightvit_mm.errors import ConfigError
-from lightvit_mm.layers import ConvNorm
+from lightvit_mm.layers import (
+    ConvNorm,
+    Stage,
+)
 from lightvit_mm.registry import MODELS
 
 __all__ = ['MobileViT']

@@ -19,11 +19,15 @@ from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import nn
 
-from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
+from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.repvit import make_layouts
 from lightvit_mm.deploy.fold import add_identity_to_depthwise, fuse_conv_and_norm
 from lightvit_mm.errors import ConfigError
-from lightvit_mm.layers import ConvNorm, SqueezeExcite
+from lightvit_mm.layers import (
+    ConvNorm,
+    SqueezeExcite,
+    Stage,
+)
 from lightvit_mm.registry import MODELS
 
 __all__ = ['RepViT']

@@ -20,11 +20,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
+from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.shuffle_swin import LAYOUTS, SHUFFLED_LAYOUTS
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
 from lightvit_mm.deploy.packed import Conv2d, Linear
-from lightvit_mm.layers import ChannelShuffle, TransformerBlock, init_linear, pad_to_multiple
+from lightvit_mm.layers import (
+    ChannelShuffle,
+    Stage,
+    TransformerBlock,
+    init_linear,
+    pad_to_multiple,
+)
 from lightvit_mm.registry import MODELS
 
 __all__ = ['ShuffleSwin']

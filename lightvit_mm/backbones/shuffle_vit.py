@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone, Stage
+from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.backbones.tokens_to_token import TokensToToken
 from lightvit_mm.checkpoints.shuffle_vit import deit_layouts, t2t_vit_layouts
 from lightvit_mm.deploy.packed import Conv2d
@@ -25,6 +25,7 @@ from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import (
     ChannelShuffle,
     GlobalAttention,
+    Stage,
     TransformerBlock,
     init_linear,
     pad_to_multiple,

@@ -9,10 +9,9 @@ from lightvit_mm.data.own_data import use_own_data
 from lightvit_mm.engine.running import LAUNCHERS, load_config
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the config and what changes it."""
     parser.add_argument('config', help='config file, e.g. configs/retinanet_edgevit_s_coco.py')
-    parser.add_argument('--work-dir', help='for what the run writes (work_dirs/<config name>)')
     parser.add_argument('--data-root', help="another place of the config's data set")
     parser.add_argument(
         '--cfg-options',
@@ -21,6 +20,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='change the config, e.g. train_dataloader.batch_size=4',
     )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the config, and where and how it is run."""
+    add_config_arguments(parser)
+    parser.add_argument('--work-dir', help='for what the run writes (work_dirs/<config name>)')
     parser.add_argument(
         '--launcher', choices=LAUNCHERS, default='none', help='of several processes'
     )

@@ -8,6 +8,7 @@ from lightvit_mm.layers.padding import pad_to_multiple
 from lightvit_mm.layers.position import resize_position
 from lightvit_mm.layers.pyramid_levels import pyramid_level
 from lightvit_mm.layers.squeeze_excite import SqueezeExcite
+from lightvit_mm.layers.stage import Stage
 from lightvit_mm.layers.transformer import GlobalAttention, TokenMlp, TransformerBlock
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'ConvNorm',
     'GlobalAttention',
     'SqueezeExcite',
+    'Stage',
     'TokenMlp',
     'TransformerBlock',
     'checkpoint',

@@ -1,6 +1,7 @@
 """What a training says and leaves when the disk or the data fail on the way."""
 
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_data_that_vanish(tmp_path, at_validation, workers):
     said = failure_of(config)
     assert said.startswith('training stopped: ')
     assert f"No such file or directory: '{file}'" in said
-    assert f'last whole checkpoint: {tmp_path}/work/epoch_2.pth' in said
+    assert f'last whole checkpoint: {Path(config.work_dir, "epoch_2.pth")}' in said
     assert 'Traceback' not in said
 
 
