@@ -3,17 +3,18 @@
 oneDNN multiplies fastest with weights in an order of its own. torch orders them anew in every call
 of a convolution, and gives linear layers (and 1x1 convolutions on one thread) to another library,
 which is half as fast on some machines. In the deploy form the weights don't change, so they are
-ordered once, at the first call without gradients, and kept beside the plain ones (twice the memory
-of the weights). The activation behind is then applied on the way out. Everywhere else these are
-torch's own layers: with gradients, on other devices, while compiling, tracing and exporting, and
-where torch has no oneDNN.
+ordered once for each size of input, in calls without gradients, and kept beside the plain ones.
+There are one or two orders in all (two or three times the memory of the weights), but which of them
+is the right one depends on the size: in the other a layer takes up to a hundred times as long. The
+activation behind is applied on the way out. Everywhere else these are torch's own layers: with
+gradients, on other devices, while compiling, tracing and exporting, and where torch has no oneDNN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -22,8 +23,14 @@ from torch.nn import functional as F
 __all__ = ['Activation', 'Conv2d', 'Linear', 'activate']
 
 # What torch.compile uses on CPUs. Not public: a torch without them does without packing.
-OPERATORS = ('_convolution_pointwise', '_reorder_convolution_weight')
+OPERATORS = (
+    '_convolution_pointwise',
+    '_reorder_convolution_weight',
+    '_get_mkldnn_serialized_md',
+)
 DTYPES = (torch.float32, torch.bfloat16)
+# Sizes of input that a layer remembers the order of: more than a data set of photographs has.
+MOST_SHAPES = 512
 
 Activation = Literal['relu', 'gelu', 'silu'] | None
 # In place where the gradient of what comes before does not need its result.
@@ -46,6 +53,20 @@ def activate(x: torch.Tensor, act: Activation) -> torch.Tensor:
     return PLAIN[act](x) if act else x
 
 
+class Packed(NamedTuple):
+    """Weights and bias in the data type to compute in.
+
+    Attributes:
+        weight: in oneDNN's order.
+        bias: if there is one.
+        order: oneDNN's description of the order, which includes the data type.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    order: bytes
+
+
 def packing_available() -> bool:
     """Whether this torch can pack weights on CPUs."""
     return torch.backends.mkldnn.is_available() and all(
@@ -54,12 +75,13 @@ def packing_available() -> bool:
 
 
 class _Packing(nn.Module):
-    """Keeps one packed copy of the weights, while neither they nor the data type change."""
+    """Keeps the weights packed in each order that is asked for, while they don't change."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.packs = False
-        self._packed: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        # By data type and shape of the input; those of one order are one.
+        self._packed: dict[tuple[torch.dtype, torch.Size], Packed] = {}
         self._packed_from: tuple[Any, ...] = ()
 
     def fold(self) -> None:
@@ -68,7 +90,7 @@ class _Packing(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the packed copy out of copies and files: it can neither be copied nor saved."""
-        return {**self.__dict__, '_packed': None, '_packed_from': ()}
+        return {**self.__dict__, '_packed': {}, '_packed_from': ()}
 
     def _dtype_to_pack(self, x: torch.Tensor) -> torch.dtype | None:
         """What to compute in on packed weights; None if plain ones have to do."""
@@ -100,23 +122,41 @@ class _Packing(nn.Module):
         """Convolve (N, C, H, W) and activate; ``x`` has the data type to compute in."""
         weight, bias = self._parameters['weight'], self._parameters['bias']
         assert weight is not None
-        state: tuple[Any, ...] = (x.dtype, weight.data_ptr(), weight._version)
+        state: tuple[Any, ...] = (weight.data_ptr(), weight._version)
         if bias is not None:
             state = (*state, bias.data_ptr(), bias._version)
-        if self._packed is None or self._packed_from[0] != state:
-            kernel = weight.detach().to(x.dtype)
-            # A linear layer is a convolution with a kernel of one pixel.
-            kernel = kernel if kernel.dim() == 4 else kernel[:, :, None, None]
-            self._packed = (
-                torch.ops.mkldnn._reorder_convolution_weight(kernel, *geometry, x.shape),
-                bias.detach().to(x.dtype) if bias is not None else None,
-            )
+        if not self._packed_from or self._packed_from[0] != state:
+            self._packed.clear()
             # The plain ones are kept so that nothing else can come to lie at their address.
             plain = [tensor.detach() for tensor in (weight, bias) if tensor is not None]
             self._packed_from = (state, *plain)
+        packed = self._packed.get((x.dtype, x.shape))
+        if packed is None:
+            packed = self._pack(weight, bias, x, geometry)
         return torch.ops.mkldnn._convolution_pointwise.default(
-            x, *self._packed, *geometry, *FUSED[act]
+            x, packed.weight, packed.bias, *geometry, *FUSED[act]
         )
+
+    def _pack(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        x: torch.Tensor,
+        geometry: tuple[Any, ...],
+    ) -> Packed:
+        """Order the weights for inputs like ``x``; one copy of each order is kept."""
+        kernel = weight.detach().to(x.dtype)
+        # A linear layer is a convolution with a kernel of one pixel.
+        kernel = kernel if kernel.dim() == 4 else kernel[:, :, None, None]
+        ordered = torch.ops.mkldnn._reorder_convolution_weight(kernel, *geometry, x.shape)
+        order = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(ordered).tolist())
+        packed = next((known for known in self._packed.values() if known.order == order), None)
+        if packed is None:
+            packed = Packed(ordered, bias.detach().to(x.dtype) if bias is not None else None, order)
+        if len(self._packed) >= MOST_SHAPES:
+            self._packed.clear()
+        self._packed[x.dtype, x.shape] = packed
+        return packed
 
 
 class Conv2d(_Packing, nn.Conv2d):

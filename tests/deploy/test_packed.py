@@ -45,7 +45,7 @@ def test_packed_convolution_computes_what_torch_does(name, act):
             x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
         )
         out = conv(x, act)
-    assert conv._packed is not None
+    assert conv._packed
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out, ACTIVATIONS[act](plain), rtol=1e-5, atol=1e-5)
 
@@ -59,7 +59,7 @@ def test_packed_linear_computes_what_torch_does(shape, act):
     with torch.inference_mode():
         expected = ACTIVATIONS[act](F.linear(x, linear.weight, linear.bias))
         out = linear(x, act)
-    assert linear._packed is not None
+    assert linear._packed
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -98,6 +98,42 @@ def test_changed_weights_are_packed_anew(change):
         torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-5)
 
 
+@needs_packing
+def test_every_size_gets_the_order_it_asks_for():
+    conv = Conv2d(256, 512, 1)
+    conv.fold()
+    sides = (4, 8, 9, 16, 33, 64)
+    with torch.inference_mode():
+        for side in sides:
+            x = torch.randn(1, 256, side, side)
+            torch.testing.assert_close(
+                conv(x), F.conv2d(x, conv.weight, conv.bias), rtol=1e-4, atol=1e-4
+            )
+            asked = torch.ops.mkldnn._reorder_convolution_weight(
+                conv.weight, (0, 0), (1, 1), (1, 1), 1, x.shape
+            )
+            describe = torch.ops.mkldnn._get_mkldnn_serialized_md
+            used = conv._packed[torch.float32, x.shape]
+            assert describe(used.weight).equal(describe(asked))
+    # No more copies of the weights than there are orders.
+    packs = list(conv._packed.values())
+    assert len(packs) == len(sides)
+    assert len({id(pack) for pack in packs}) == len({pack.order for pack in packs})
+
+
+@needs_packing
+def test_remembers_a_limited_number_of_sizes(monkeypatch):
+    monkeypatch.setattr(packed, 'MOST_SHAPES', 3)
+    conv, _ = folded_conv(**GEOMETRIES['depthwise'])
+    with torch.inference_mode():
+        for side in range(1, 9):
+            x = torch.randn(1, 12, side, 5)
+            torch.testing.assert_close(
+                conv(x), F.conv2d(x, conv.weight, conv.bias, 1, 2, 1, 12), rtol=1e-5, atol=1e-5
+            )
+            assert len(conv._packed) <= 3
+
+
 def test_copies_and_files_hold_plain_weights_only():
     conv, x = folded_conv(**GEOMETRIES['pointwise'])
     file = io.BytesIO()
@@ -106,7 +142,7 @@ def test_copies_and_files_hold_plain_weights_only():
         torch.save(conv, file)
         file.seek(0)
         for other in (copy.deepcopy(conv), torch.load(file, weights_only=False)):
-            assert other._packed is None
+            assert not other._packed
             torch.testing.assert_close(other(x), expected)
     assert set(conv.state_dict()) == {'weight', 'bias'}
 
@@ -114,7 +150,7 @@ def test_copies_and_files_hold_plain_weights_only():
 def test_gradients_flow_in_the_deploy_form():
     conv, x = folded_conv(**GEOMETRIES['pointwise'])
     conv(x, 'gelu').sum().backward()
-    assert conv._packed is None
+    assert not conv._packed
     assert conv.weight.grad.abs().sum() > 0
 
 
@@ -122,7 +158,7 @@ def test_training_form_is_never_packed():
     conv = Conv2d(6, 20, 1)
     with torch.no_grad():
         conv(torch.randn(1, 6, 4, 4))
-    assert conv._packed is None
+    assert not conv._packed
 
 
 def test_a_torch_without_the_operators_does_without(monkeypatch):
@@ -132,7 +168,7 @@ def test_a_torch_without_the_operators_does_without(monkeypatch):
         torch.testing.assert_close(
             conv(x, 'relu'), F.conv2d(x, conv.weight, conv.bias, 2, 1).relu()
         )
-    assert conv._packed is None
+    assert not conv._packed
 
 
 def test_odd_input_is_handled_as_torch_handles_it():
