@@ -154,6 +154,18 @@ class CascadedGroupAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend head by head, mix the heads."""
+        return self.proj(self.attend(x))
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        """Attend head by head: what is to be mixed, of the same shape."""
+        if self.proj.folded and x.is_cpu and torch.is_autocast_enabled('cpu'):
+            # In windows the products are so small that those in bfloat16 take longer to start than
+            # these to compute, and the softmax in bfloat16 takes twice as long.
+            with torch.autocast('cpu', enabled=False):
+                return self._attend(x.float())
+        return self._attend(x)
+
+    def _attend(self, x: torch.Tensor) -> torch.Tensor:
         heads = zip(
             self.qkvs, self.dws, self.attention_biases(), x.chunk(len(self.qkvs), 1), strict=True
         )
@@ -169,10 +181,10 @@ class CascadedGroupAttention(nn.Module):
                 key.flatten(2),
                 alpha=KEY_DIMS**-0.5,
             )
-            tokens = scores.softmax(dim=-1) @ value.flatten(2).transpose(1, 2)
+            tokens = torch.bmm(scores.softmax(dim=-1), value.flatten(2).transpose(1, 2))
             out = tokens.transpose(1, 2).unflatten(2, share.shape[2:])
             outs.append(out)
-        return self.proj(F.relu(torch.cat(outs, dim=1), inplace=True))
+        return F.relu(torch.cat(outs, dim=1), inplace=True)
 
 
 class LocalWindowAttention(nn.Module):
@@ -202,7 +214,13 @@ class LocalWindowAttention(nn.Module):
         padded = pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)
         grid = padded.unflatten(2, side).unflatten(1, side)  # (N, rows, s, columns, s, C)
         windows = grid.transpose(2, 3)
-        out = self.attn(windows.flatten(0, 2).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        pixels = windows.flatten(0, 2).permute(0, 3, 1, 2)
+        if self.attn.proj.folded:
+            # Without a norm the heads are mixed pixel by pixel, so padding need not be.
+            out = self.attn.attend(pixels).permute(0, 2, 3, 1).unflatten(0, windows.shape[:3])
+            out = out.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width]
+            return x + self.attn.proj(out.permute(0, 3, 1, 2))
+        out = self.attn(pixels).permute(0, 2, 3, 1)
         # Added window by window, so that the map needs no copy to be put together first.
         grid = grid + self.drop_path(out.unflatten(0, windows.shape[:3]).transpose(2, 3))
         return grid.flatten(3, 4).flatten(1, 2)[:, :height, :width].permute(0, 3, 1, 2)
