@@ -89,7 +89,8 @@ class FFN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce, add."""
-        return x + self.drop_path(self.pw2(self.pw1(x, 'relu')))
+        branch = self.drop_path(self.pw2(self.pw1(x, 'relu')))
+        return branch.add_(x)  # in place: 2 % of the network's time on maps that outgrow a cache
 
 
 class DistanceBias(nn.Module):
@@ -219,7 +220,7 @@ class LocalWindowAttention(nn.Module):
             # Without a norm the heads are mixed pixel by pixel, so padding need not be.
             out = self.attn.attend(pixels).permute(0, 2, 3, 1).unflatten(0, windows.shape[:3])
             out = out.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width]
-            return x + self.attn.proj(out.permute(0, 3, 1, 2))
+            return self.attn.proj(out.permute(0, 3, 1, 2)).add_(x)
         out = self.attn(pixels).permute(0, 2, 3, 1)
         # Added window by window, so that the map needs no copy to be put together first.
         grid = grid + self.drop_path(out.unflatten(0, windows.shape[:3]).transpose(2, 3))

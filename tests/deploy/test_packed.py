@@ -98,23 +98,30 @@ def test_changed_weights_are_packed_anew(change):
         torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-5)
 
 
+def asked_order(conv: Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """The weights as oneDNN wants them for an input of (1, C, H, W)."""
+    if conv.kernel_size == (1, 1):
+        rows = x.shape[2] * x.shape[3]
+        return torch.ops.mkldnn._reorder_linear_weight(conv.weight.flatten(1), rows)
+    return torch.ops.mkldnn._reorder_convolution_weight(
+        conv.weight, conv.padding, conv.stride, conv.dilation, conv.groups, x.shape
+    )
+
+
 @needs_packing
-def test_every_size_gets_the_order_it_asks_for():
-    conv = Conv2d(256, 512, 1)
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_every_size_gets_the_order_it_asks_for(kernel_size):
+    conv = Conv2d(256, 512, kernel_size, padding=kernel_size // 2)
     conv.fold()
-    sides = (4, 8, 9, 16, 33, 64)
+    sides = (4, 8, 9, 16, 33, 64) if kernel_size == 1 else (4, 9, 33)
+    describe = torch.ops.mkldnn._get_mkldnn_serialized_md
     with torch.inference_mode():
         for side in sides:
             x = torch.randn(1, 256, side, side)
-            torch.testing.assert_close(
-                conv(x), F.conv2d(x, conv.weight, conv.bias), rtol=1e-4, atol=1e-4
-            )
-            asked = torch.ops.mkldnn._reorder_convolution_weight(
-                conv.weight, (0, 0), (1, 1), (1, 1), 1, x.shape
-            )
-            describe = torch.ops.mkldnn._get_mkldnn_serialized_md
-            used = conv._packed[torch.float32, x.shape]
-            assert describe(used.weight).equal(describe(asked))
+            expected = F.conv2d(x, conv.weight, conv.bias, padding=conv.padding)
+            torch.testing.assert_close(conv(x), expected, rtol=1e-4, atol=1e-4)
+            used = list(conv._packed.values())[-1]
+            assert describe(used.weight).equal(describe(asked_order(conv, x)))
     # No more copies of the weights than there are orders.
     packs = list(conv._packed.values())
     assert len(packs) == len(sides)
