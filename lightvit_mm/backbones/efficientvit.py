@@ -161,9 +161,9 @@ class CascadedGroupAttention(nn.Module):
         """Attend head by head: what is to be mixed, of the same shape."""
         if self.proj.folded and x.is_cpu and torch.is_autocast_enabled('cpu'):
             # In windows the products are so small that those in bfloat16 take longer to start than
-            # these to compute, and the softmax in bfloat16 takes twice as long.
+            # those in float32 take in all, and the softmax in bfloat16 takes twice as long.
             with torch.autocast('cpu', enabled=False):
-                return self._attend(x.float())
+                return self._attend(x.to(self.proj.conv.weight.dtype))
         return self._attend(x)
 
     def _attend(self, x: torch.Tensor) -> torch.Tensor:
@@ -217,7 +217,8 @@ class LocalWindowAttention(nn.Module):
         windows = grid.transpose(2, 3)
         pixels = windows.flatten(0, 2).permute(0, 3, 1, 2)
         if self.attn.proj.folded:
-            # Without a norm the heads are mixed pixel by pixel, so padding need not be.
+            # Heads are mixed pixel by pixel, so padding can go before. Not in the training form,
+            # where it takes part in the statistics of the norm.
             out = self.attn.attend(pixels).permute(0, 2, 3, 1).unflatten(0, windows.shape[:3])
             out = out.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width]
             return self.attn.proj(out.permute(0, 3, 1, 2)).add_(x)

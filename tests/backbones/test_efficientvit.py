@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lightvit_mm.backbones import EfficientViT
 from lightvit_mm.backbones.efficientvit import EfficientViTBlock, LocalWindowAttention
+from lightvit_mm.deploy.fold import fold_modules
 
 
 class ClassificationEfficientViT(EfficientViT):
@@ -131,18 +132,41 @@ def windows_one_by_one(mixer, x):
     return x + out[..., :height, :width]
 
 
-@pytest.mark.parametrize('size', [(7, 7), (14, 21), (8, 7), (16, 11), (5, 5), (1, 1), (3, 9)])
-@torch.no_grad()
-def test_windows(size):
-    """Any map is padded to whole windows with zeros that attention sees."""
+def random_mixer():
     mixer = LocalWindowAttention(24, (7, 5, 3), 7, {'type': 'BN'}, drop_path=0.0).eval()
     randomise_norms(mixer)
     torch.nn.init.normal_(mixer.attn.attention_biases.table)
+    return mixer
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('size', [(7, 7), (14, 21), (8, 7), (16, 11), (5, 5), (1, 1), (3, 9)])
+@torch.no_grad()
+def test_windows(size, deploy):
+    """Any map is padded to whole windows with zeros that attention sees."""
+    mixer = random_mixer()
     x = torch.randn(2, 24, *size)
     expected = windows_one_by_one(mixer, x)
+    if deploy:
+        fold_modules(mixer)
     for layout in (torch.contiguous_format, torch.channels_last):
-        output = mixer(x.contiguous(memory_format=layout))
-        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
+        given = x.contiguous(memory_format=layout)
+        torch.testing.assert_close(mixer(given), expected, rtol=1e-4, atol=1e-5)
+        assert given.equal(x)  # shortcuts are added in place, but not to the input
+
+
+@torch.no_grad()
+def test_deploy_form_attends_in_single_precision_under_autocast():
+    mixer, x = random_mixer(), torch.randn(1, 24, 8, 9).bfloat16()
+    expected = windows_one_by_one(mixer, x.float())
+    fold_modules(mixer)
+    windows = torch.randn(2, 24, 7, 7).bfloat16()
+    with torch.autocast('cpu', torch.bfloat16):
+        heads, output = mixer.attn.attend(windows), mixer(x)
+    assert heads.dtype == torch.float32
+    assert heads.equal(mixer.attn.attend(windows.float()))
+    assert output.dtype == torch.bfloat16
+    assert (output.float() - expected).abs().max() < 0.03 * expected.std()
 
 
 @pytest.mark.parametrize('deploy', [False, True])
