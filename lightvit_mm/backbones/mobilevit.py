@@ -27,6 +27,7 @@ from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import (
     ConvNorm,
     Stage,
+    chain,
 )
 from lightvit_mm.registry import MODELS
 
@@ -58,15 +59,15 @@ class MV2Block(nn.Module):
     ) -> None:
         super().__init__()
         hidden = expand_ratio * in_channels
-        self.expand = ConvNormSiLU(in_channels, hidden, norm_cfg=norm_cfg)
-        self.depthwise = ConvNormSiLU(hidden, hidden, 3, stride, hidden, norm_cfg=norm_cfg)
+        self.expand = ConvNorm(in_channels, hidden, norm_cfg=norm_cfg)
+        self.depthwise = ConvNorm(hidden, hidden, 3, stride, hidden, norm_cfg=norm_cfg)
         self.reduce = ConvNorm(hidden, out_channels, norm_cfg=norm_cfg)
         self.residual = stride == 1 and in_channels == out_channels
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, filter, reduce."""
-        out = self.reduce(self.depthwise(self.expand(x)))
+        out = chain(x, 'silu', self.expand, self.depthwise, self.reduce)
         return x + self.drop_path(out) if self.residual else out
 
 

@@ -27,6 +27,7 @@ from lightvit_mm.layers import (
     ConvNorm,
     SqueezeExcite,
     Stage,
+    chain,
 )
 from lightvit_mm.registry import MODELS
 
@@ -45,7 +46,7 @@ class Stem(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Reduce twice, with GELU between."""
-        return self.conv2(self.conv1(x, 'gelu'))
+        return chain(x, 'gelu', self.conv1, self.conv2)
 
 
 class RepVGGDW(nn.Module):
@@ -101,7 +102,7 @@ class ChannelMixer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce, add."""
-        return x + self.drop_path(self.conv2(self.conv1(x, 'gelu')))
+        return x + self.drop_path(chain(x, 'gelu', self.conv1, self.conv2))
 
 
 class RepViTBlock(nn.Sequential):

@@ -2,7 +2,7 @@
 
 from lightvit_mm.layers.channel_shuffle import ChannelShuffle
 from lightvit_mm.layers.checkpointing import checkpoint
-from lightvit_mm.layers.conv_norm import ConvNorm
+from lightvit_mm.layers.conv_norm import ConvNorm, chain
 from lightvit_mm.layers.initialise import init_linear
 from lightvit_mm.layers.padding import pad_to_multiple
 from lightvit_mm.layers.position import resize_position
@@ -19,6 +19,7 @@ __all__ = [
     'Stage',
     'TokenMlp',
     'TransformerBlock',
+    'chain',
     'checkpoint',
     'init_linear',
     'pad_to_multiple',

@@ -1,6 +1,7 @@
 """A convolution followed by a BatchNorm, which deploy form makes one convolution."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from lightvit_mm.deploy.fold import fuse_conv_and_norm
 from lightvit_mm.deploy.packed import Activation, Conv2d, activate
+from lightvit_mm.layers.lean import norm_act_conv
 
 
 class ConvNorm(nn.Module):
@@ -54,3 +56,16 @@ class ConvNorm(nn.Module):
         self.conv = fuse_conv_and_norm(self.conv, self.norm)
         self.norm = nn.Identity()
         self.folded = True
+
+
+def chain(x: torch.Tensor, act: Activation, *layers: ConvNorm) -> torch.Tensor:
+    """``x`` through the layers in order, activated between each two; memory-saving in training."""
+    first, *_, last = layers
+    if first.folded:
+        for layer in layers[:-1]:
+            x = layer(x, act)
+        return last(x)
+    x = first.conv(x)
+    for before, layer in pairwise(layers):
+        x = norm_act_conv(x, before.norm, act, layer.conv)
+    return last.norm(x)
