@@ -30,7 +30,9 @@ from lightvit_mm.deploy.fold import (
 from lightvit_mm.deploy.packed import Conv2d, Linear
 from lightvit_mm.layers import (
     Stage,
+    feed_forward,
     init_linear,
+    norm_act_conv,
     pad_to_multiple,
 )
 from lightvit_mm.registry import MODELS
@@ -91,7 +93,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce."""
-        return self.fc2(self.fc1(x, 'gelu'))
+        return feed_forward(x, self.fc1, 'gelu', self.fc2)
 
 
 class LocalAgg(nn.Module):
@@ -116,7 +118,8 @@ class LocalAgg(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Position, convolutional attention, MLP."""
         x = self.pos_embed(x)
-        x = x + self.drop_path(self.conv2(self.attn(self.conv1(self.norm1(x)))))
+        normed = norm_act_conv(x, self.norm1, None, self.conv1)
+        x = x + self.drop_path(self.conv2(self.attn(normed)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def fold(self) -> None:

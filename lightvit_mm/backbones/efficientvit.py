@@ -29,6 +29,7 @@ from lightvit_mm.layers import (
     ConvNorm,
     SqueezeExcite,
     Stage,
+    chain,
     pad_to_multiple,
 )
 from lightvit_mm.registry import MODELS
@@ -52,10 +53,7 @@ class OverlapPatchEmbed(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Reduce four times, with ReLU between."""
-        *inner, last = self
-        for layer in inner:
-            x = layer(x, 'relu')
-        return last(x)
+        return chain(x, 'relu', *self)
 
 
 class TokenInteraction(ConvNorm):
@@ -89,7 +87,7 @@ class FFN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce, add."""
-        return x + self.drop_path(self.pw2(self.pw1(x, 'relu')))
+        return x + self.drop_path(chain(x, 'relu', self.pw1, self.pw2))
 
 
 class DistanceBias(nn.Module):
@@ -242,7 +240,8 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, subsample, excite, reduce."""
-        return self.conv3(self.se(self.conv2(self.conv1(x, 'relu'), 'relu')))
+        x = chain(x, 'relu', self.conv1, self.conv2, last_act='relu')
+        return self.conv3(self.se(x))
 
 
 class Subsample(nn.Sequential):

@@ -28,6 +28,7 @@ from lightvit_mm.layers import (
     ConvNorm,
     Stage,
     chain,
+    feed_forward,
 )
 from lightvit_mm.registry import MODELS
 
@@ -104,7 +105,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce."""
-        return self.fc2(self.fc1(x, 'silu'))
+        return feed_forward(x, self.fc1, 'silu', self.fc2)
 
 
 class TransformerLayer(nn.Module):

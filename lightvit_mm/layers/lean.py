@@ -15,16 +15,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from lightvit_mm.deploy.packed import Activation, activate
+from lightvit_mm.deploy.packed import Activation, Conv2d, Linear, activate
 
-__all__ = ['norm_act_conv']
+__all__ = ['feed_forward', 'hooked', 'norm_act_conv']
 
 # So much of a larger map is normalised and activated at once: it stays in the caches.
 PIECE_BYTES = 2**24
 
 aten = torch.ops.aten
+ACTIVATE = {'relu': aten.relu, 'gelu': aten.gelu, 'silu': aten.silu}
+ACTIVATE_IN_PLACE = {'relu': aten.relu_, 'gelu': aten.gelu_, 'silu': aten.silu_}
+Layer = Conv2d | Linear
 
 
 class _Settings(NamedTuple):
@@ -52,9 +54,16 @@ def norm_act_conv(
     Returns:
         (N, C', H', W').
     """
-    if not (_in_plain_training(x) and _without_surprises(norm, conv)):
+    if not (
+        _in_plain_training(x)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.numel() > x.shape[1]  # of one pixel there is no variance, which the norm says
+        and type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.running_mean is not None
+        and not hooked(norm, conv)
+    ):
         return conv(activate(norm(x), act))
-    assert isinstance(norm, nn.BatchNorm2d)
     mean, var = _statistics(x.detach(), norm)
     settings = _Settings(
         act,
@@ -68,6 +77,27 @@ def norm_act_conv(
     )
 
 
+def feed_forward(x: torch.Tensor, fc1: Layer, act: Activation, fc2: Layer) -> torch.Tensor:
+    """``fc2(act(fc1(x)))`` that keeps no result of ``act`` for the backward pass.
+
+    Args:
+        x: (..., C) for linear layers, (N, C, H, W) for 1x1 convolutions.
+        fc1, fc2: either; ``fc1`` can also apply an activation itself.
+        act: the activation.
+
+    Returns:
+        Of the shape of ``x``, but for the number of channels.
+    """
+    if not _in_plain_training(x) or hooked(fc1, fc2) or torch.get_num_threads() == 1:
+        return fc2(fc1(x, act))
+    x = fc1(x)
+    if isinstance(fc2, nn.Conv2d):
+        return _ActConv.apply(x, fc2.weight, fc2.bias, act)
+    pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+    out = _ActConv.apply(pixels, fc2.weight[:, :, None, None], fc2.bias, act)
+    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
 def _in_plain_training(x: torch.Tensor) -> bool:
     return (
         torch.is_grad_enabled()
@@ -76,24 +106,20 @@ def _in_plain_training(x: torch.Tensor) -> bool:
         and x.is_cpu
         and x.dtype == torch.float32
         and x.numel() > 0
-        and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled('cpu')
+        and not torch._C._are_functorch_transforms_active()
     )
 
 
-def _without_surprises(norm: nn.Module, conv: nn.Module) -> bool:
-    return (
-        type(norm) is nn.BatchNorm2d
-        and norm.affine
-        and norm.running_mean is not None
-        and not any(
-            module._forward_hooks
-            or module._forward_pre_hooks
-            or module._backward_hooks
-            or module._backward_pre_hooks
-            for module in (norm, conv)
-        )
+def hooked(*modules: nn.Module) -> bool:
+    """Whether somebody listens to calls of these modules, so that they have to be called."""
+    return any(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        for module in modules
     )
 
 
@@ -130,7 +156,9 @@ class _NormActConv(torch.autograd.Function):
         scale, shift = _scale_and_shift(norm_weight, norm_bias, mean, var, settings.eps)
         outs = []
         for piece in _split(x, _count(x, settings), settings.pointwise):
-            inputs = _activate_(torch.addcmul(shift, piece, scale), settings.act)
+            inputs = torch.addcmul(shift, piece, scale)
+            if settings.act:
+                ACTIVATE_IN_PLACE[settings.act](inputs)
             outs.append(aten.convolution(inputs, weight, bias, *settings.geometry))
         if len(outs) == 1:
             return outs[0]
@@ -147,9 +175,10 @@ class _NormActConv(torch.autograd.Function):
         scale, shift = _scale_and_shift(norm_weight, norm_bias, mean, var, settings.eps)
         count = _count(x, settings)
         grad_out = grad_out.contiguous(memory_format=torch.channels_last)
-        whole = torch.empty_like(x) if count > 1 else None
+        whole: Any = torch.empty_like(x) if count > 1 else None
         slots = [None] if whole is None else _split(whole, count, settings.pointwise)
-        grad_weight = grad_bias = None
+        grad_weight: Any = None
+        grad_bias: Any = None
         for piece, grad, slot in zip(
             _split(x, count, settings.pointwise),
             _split(grad_out, count, settings.pointwise),
@@ -182,6 +211,36 @@ class _NormActConv(torch.autograd.Function):
             grad_bias,
             None,
         )
+
+
+class _ActConv(torch.autograd.Function):
+    """Activate, convolve with a kernel of one pixel."""
+
+    geometry = (1, 1), (0, 0), (1, 1), False, (0, 0), 1
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, act: Activation
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.act, ctx.has_bias = act, bias is not None
+        return aten.convolution(_activate(x, act), weight, bias, *_ActConv.geometry)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad, grad_weight, grad_bias = aten.convolution_backward(
+            grad,
+            _activate(x, ctx.act),
+            weight,
+            [weight.shape[0]],
+            *_ActConv.geometry,
+            [True, True, ctx.has_bias],
+        )
+        _activate_backward(grad, x, ctx.act, grad)
+        return grad, grad_weight, grad_bias, None
 
 
 def _norm_backward_(
@@ -249,14 +308,8 @@ def _split(x: torch.Tensor, count: int, pointwise: bool) -> list[torch.Tensor]:
     return [piece.permute(0, 3, 1, 2) for piece in pixels.chunk(count, 1)]
 
 
-def _activate_(x: torch.Tensor, act: Activation) -> torch.Tensor:
-    """In place."""
-    return {None: lambda x: x, 'relu': aten.relu_, 'gelu': aten.gelu_, 'silu': aten.silu_}[act](x)
-
-
 def _activate(x: torch.Tensor, act: Activation) -> torch.Tensor:
-    """Leaving what `_activate_backward` takes: ReLU can do with its result."""
-    return {None: lambda x: x, 'relu': aten.relu_, 'gelu': aten.gelu, 'silu': aten.silu}[act](x)
+    return ACTIVATE[act](x) if act else x
 
 
 def _activate_backward(

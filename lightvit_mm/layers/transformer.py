@@ -13,6 +13,7 @@ from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
 from lightvit_mm.deploy.packed import Linear
 from lightvit_mm.errors import ConfigError
+from lightvit_mm.layers.lean import feed_forward
 
 RESCALES = ('learnable', 'fixed', 'none')
 # The constant of the author's Swin fork, and where the learnable coefficients start.
@@ -53,7 +54,7 @@ class TokenMlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce."""
-        return self.fc2(self.fc1(x, 'gelu'))
+        return feed_forward(x, self.fc1, 'gelu', self.fc2)
 
 
 class GlobalAttention(nn.Module):
