@@ -3,6 +3,7 @@
 from lightvit_mm.layers.channel_shuffle import ChannelShuffle
 from lightvit_mm.layers.checkpointing import checkpoint
 from lightvit_mm.layers.conv_norm import ConvNorm, chain
+from lightvit_mm.layers.drop_path import DropPath
 from lightvit_mm.layers.initialise import init_linear
 from lightvit_mm.layers.lean import feed_forward, norm_act_conv
 from lightvit_mm.layers.padding import pad_to_multiple
@@ -15,6 +16,7 @@ from lightvit_mm.layers.transformer import GlobalAttention, TokenMlp, Transforme
 __all__ = [
     'ChannelShuffle',
     'ConvNorm',
+    'DropPath',
     'GlobalAttention',
     'SqueezeExcite',
     'Stage',

@@ -20,8 +20,9 @@ from lightvit_mm.deploy.packed import Activation, Conv2d, Linear, activate
 
 __all__ = ['feed_forward', 'hooked', 'norm_act_conv']
 
-# So much of a larger map is normalised and activated at once: it stays in the caches.
-PIECE_BYTES = 2**24
+# So much of a map is normalised and activated at once: it stays in the caches, and glibc does not
+# give its memory back in between.
+PIECE_BYTES = 2**22
 
 aten = torch.ops.aten
 ACTIVATE = {'relu': aten.relu, 'gelu': aten.gelu, 'silu': aten.silu}
