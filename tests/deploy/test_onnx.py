@@ -13,7 +13,9 @@ from torch import nn
 
 from lightvit_mm.backbones import EdgeViT, EfficientViT, RepViT
 from lightvit_mm.backbones.efficientvit import LocalWindowAttention
+from lightvit_mm.deploy import attention
 from lightvit_mm.deploy import onnx as deploy_onnx
+from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.compare import Compared
 from lightvit_mm.deploy.onnx import Preprocessing, export_module, export_onnx
 from lightvit_mm.deploy.packed import Conv2d, Linear
@@ -104,12 +106,25 @@ def test_linear_layers_are_matrix_products(onnxruntime, tmp_path):
 
 
 def test_windows_are_transposed_once_each_way(onnxruntime, tmp_path):
-    attention = LocalWindowAttention(8, (5, 3), 7, {'type': 'BN'}, drop_path=0.1).eval()
-    randomise_norms(attention)
-    module = nn.Sequential(nn.Conv2d(3, 8, 1), attention)
+    windows = LocalWindowAttention(8, (5, 3), 7, {'type': 'BN'}, drop_path=0.1).eval()
+    randomise_norms(windows)
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), windows)
     made = export_module(module, tmp_path / 'windows.onnx', ['map'], (12, 20))
     assert made.deviation < 1e-4
     assert steps(onnxruntime, made.file)['Transpose'] == 2
+
+
+@pytest.mark.parametrize(('dynamic', 'tiles'), [(False, 3), (True, 1)])
+def test_attention_of_many_tokens_is_tiled(onnxruntime, tmp_path, monkeypatch, dynamic, tiles):
+    class Attention(nn.Module):
+        def forward(self, x):
+            tokens = x.flatten(2).transpose(1, 2)[:, None] / 100
+            return attend(tokens, tokens, tokens, scale=0.5)
+
+    monkeypatch.setattr(attention, 'TILE', 400)
+    made = export_module(Attention(), tmp_path / 'tiles.onnx', ['out'], (32, 32), dynamic)
+    assert made.deviation < 1e-4
+    assert steps(onnxruntime, made.file)['Softmax'] == tiles
 
 
 def test_preprocessing_is_that_of_openmmlab():
