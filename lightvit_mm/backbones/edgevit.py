@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import nn
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
@@ -29,8 +28,11 @@ from lightvit_mm.deploy.fold import (
 )
 from lightvit_mm.deploy.packed import Conv2d, Linear
 from lightvit_mm.layers import (
+    DropPath,
     Stage,
+    feed_forward,
     init_linear,
+    norm_act_conv,
     pad_to_multiple,
 )
 from lightvit_mm.registry import MODELS
@@ -91,7 +93,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce."""
-        return self.fc2(self.fc1(x, 'gelu'))
+        return feed_forward(x, self.fc1, 'gelu', self.fc2)
 
 
 class LocalAgg(nn.Module):
@@ -111,13 +113,14 @@ class LocalAgg(nn.Module):
         self.conv2 = Pointwise(embed_dims, embed_dims)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.mlp = Mlp(embed_dims, mlp_ratio, Pointwise)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Position, convolutional attention, MLP."""
         x = self.pos_embed(x)
-        x = x + self.drop_path(self.conv2(self.attn(self.conv1(self.norm1(x)))))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        normed = norm_act_conv(x, self.norm1, None, self.conv1)
+        x = self.drop_path(x, self.conv2(self.attn(normed)))
+        return self.drop_path(x, self.mlp(self.norm2(x)))
 
     def fold(self) -> None:
         """Fold each BatchNorm into the 1x1 convolution behind it."""
@@ -193,13 +196,13 @@ class SelfAttn(nn.Module):
         self.attn = GlobalSparseAttn(embed_dims, num_heads, sr_ratio)
         self.norm2 = nn.LayerNorm(embed_dims, eps=BLOCK_NORM_EPS)
         self.mlp = Mlp(embed_dims, mlp_ratio, Linear)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Position, attention, MLP."""
         x = self.pos_embed(x).permute(0, 2, 3, 1)
-        x = x + self.drop_path(self.attn(x, self.norm1))
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        x = self.drop_path(x, self.attn(x, self.norm1))
+        x = self.drop_path(x, self.mlp(self.norm2(x)))
         return x.permute(0, 3, 1, 2)
 
 

@@ -17,7 +17,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from mmcv.cnn.bricks import DropPath
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,8 +26,10 @@ from lightvit_mm.deploy.fold import add_identity_to_depthwise
 from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import (
     ConvNorm,
+    DropPath,
     SqueezeExcite,
     Stage,
+    chain,
     pad_to_multiple,
 )
 from lightvit_mm.registry import MODELS
@@ -52,10 +53,7 @@ class OverlapPatchEmbed(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Reduce four times, with ReLU between."""
-        *inner, last = self
-        for layer in inner:
-            x = layer(x, 'relu')
-        return last(x)
+        return chain(x, 'relu', *self)
 
 
 class TokenInteraction(ConvNorm):
@@ -63,13 +61,13 @@ class TokenInteraction(ConvNorm):
 
     def __init__(self, channels: int, norm_cfg: Mapping[str, Any], drop_path: float = 0.0) -> None:
         super().__init__(channels, channels, 3, groups=channels, norm_cfg=norm_cfg, norm_weight=0.0)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
         self.folded = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Add each token's surroundings."""
         surroundings = super().forward(x)
-        return surroundings if self.folded else x + self.drop_path(surroundings)
+        return surroundings if self.folded else self.drop_path(x, surroundings)
 
     def fold(self) -> None:
         """Put norm and identity into the kernel."""
@@ -85,11 +83,11 @@ class FFN(nn.Module):
         super().__init__()
         self.pw1 = ConvNorm(channels, 2 * channels, norm_cfg=norm_cfg)
         self.pw2 = ConvNorm(2 * channels, channels, norm_cfg=norm_cfg, norm_weight=0.0)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce, add."""
-        return x + self.drop_path(self.pw2(self.pw1(x, 'relu')))
+        return self.drop_path(x, chain(x, 'relu', self.pw1, self.pw2))
 
 
 class DistanceBias(nn.Module):
@@ -197,7 +195,7 @@ class LocalWindowAttention(nn.Module):
         super().__init__()
         self.window_size = window_size
         self.attn = CascadedGroupAttention(embed_dims, kernel_sizes, window_size, norm_cfg)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Cut into windows, attend, put together, add."""
@@ -216,7 +214,7 @@ class LocalWindowAttention(nn.Module):
         windows = grid.transpose(2, 3)
         out = self.attn(windows.flatten(0, 2).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         # Added window by window, so that the map needs no copy to be put together first.
-        grid = grid + self.drop_path(out.unflatten(0, windows.shape[:3]).transpose(2, 3))
+        grid = self.drop_path(grid, out.unflatten(0, windows.shape[:3]).transpose(2, 3))
         return grid.flatten(3, 4).flatten(1, 2)[:, :height, :width].permute(0, 3, 1, 2)
 
 
@@ -254,7 +252,8 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, subsample, excite, reduce."""
-        return self.conv3(self.se(self.conv2(self.conv1(x, 'relu'), 'relu')))
+        x = chain(x, 'relu', self.conv1, self.conv2, last_act='relu')
+        return self.conv3(self.se(x))
 
 
 class Subsample(nn.Sequential):

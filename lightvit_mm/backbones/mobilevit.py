@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmcv.cnn.bricks import DropPath
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,7 +25,10 @@ from lightvit_mm.deploy.packed import Conv2d, Linear, activate
 from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import (
     ConvNorm,
+    DropPath,
     Stage,
+    chain,
+    feed_forward,
 )
 from lightvit_mm.registry import MODELS
 
@@ -58,16 +60,16 @@ class MV2Block(nn.Module):
     ) -> None:
         super().__init__()
         hidden = expand_ratio * in_channels
-        self.expand = ConvNormSiLU(in_channels, hidden, norm_cfg=norm_cfg)
-        self.depthwise = ConvNormSiLU(hidden, hidden, 3, stride, hidden, norm_cfg=norm_cfg)
+        self.expand = ConvNorm(in_channels, hidden, norm_cfg=norm_cfg)
+        self.depthwise = ConvNorm(hidden, hidden, 3, stride, hidden, norm_cfg=norm_cfg)
         self.reduce = ConvNorm(hidden, out_channels, norm_cfg=norm_cfg)
         self.residual = stride == 1 and in_channels == out_channels
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, filter, reduce."""
-        out = self.reduce(self.depthwise(self.expand(x)))
-        return x + self.drop_path(out) if self.residual else out
+        out = chain(x, 'silu', self.expand, self.depthwise, self.reduce)
+        return self.drop_path(x, out) if self.residual else out
 
 
 class SelfAttention(nn.Module):
@@ -103,7 +105,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce."""
-        return self.fc2(self.fc1(x, 'silu'))
+        return feed_forward(x, self.fc1, 'silu', self.fc2)
 
 
 class TransformerLayer(nn.Module):
@@ -118,12 +120,12 @@ class TransformerLayer(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dims)
         self.mlp = Mlp(embed_dims, mlp_ratio)
         self.dropout = nn.Dropout(drop_rate)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Attention, MLP."""
-        tokens = tokens + self.drop_path(self.dropout(self.attn(self.norm1(tokens))))
-        return tokens + self.drop_path(self.dropout(self.mlp(self.norm2(tokens))))
+        tokens = self.drop_path(tokens, self.dropout(self.attn(self.norm1(tokens))))
+        return self.drop_path(tokens, self.dropout(self.mlp(self.norm2(tokens))))
 
 
 class MobileViTBlock(nn.Module):

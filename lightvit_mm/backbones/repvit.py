@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import torch
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import nn
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
@@ -25,8 +24,10 @@ from lightvit_mm.deploy.fold import add_identity_to_depthwise, fuse_conv_and_nor
 from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import (
     ConvNorm,
+    DropPath,
     SqueezeExcite,
     Stage,
+    chain,
 )
 from lightvit_mm.registry import MODELS
 
@@ -45,7 +46,7 @@ class Stem(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Reduce twice, with GELU between."""
-        return self.conv2(self.conv1(x, 'gelu'))
+        return chain(x, 'gelu', self.conv1, self.conv2)
 
 
 class RepVGGDW(nn.Module):
@@ -97,11 +98,11 @@ class ChannelMixer(nn.Module):
         hidden = self.expansion * channels
         self.conv1 = ConvNorm(channels, hidden, norm_cfg=norm_cfg)
         self.conv2 = ConvNorm(hidden, channels, norm_cfg=norm_cfg, norm_weight=0)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce, add."""
-        return x + self.drop_path(self.conv2(self.conv1(x, 'gelu')))
+        return self.drop_path(x, chain(x, 'gelu', self.conv1, self.conv2))
 
 
 class RepViTBlock(nn.Sequential):

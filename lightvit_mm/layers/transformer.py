@@ -6,13 +6,14 @@ Channels are last throughout: (..., C) stands for tokens (N, L, C) as for maps (
 from __future__ import annotations
 
 import torch
-from mmcv.cnn.bricks import DropPath
 from torch import nn
 
 from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
 from lightvit_mm.deploy.packed import Linear
 from lightvit_mm.errors import ConfigError
+from lightvit_mm.layers.drop_path import DropPath
+from lightvit_mm.layers.lean import feed_forward
 
 RESCALES = ('learnable', 'fixed', 'none')
 # The constant of the author's Swin fork, and where the learnable coefficients start.
@@ -24,23 +25,28 @@ class Shortcut(nn.Module):
 
     Args:
         rescale: ``'learnable'``, ``'fixed'`` (one half) or ``'none'`` (one).
+        drop_path: rate of stochastic depth.
     """
 
-    def __init__(self, rescale: str) -> None:
+    def __init__(self, rescale: str, drop_path: float = 0.0) -> None:
         super().__init__()
         if rescale not in RESCALES:
             raise ConfigError(
                 f'rescale={rescale!r}; choose one of {", ".join(map(repr, RESCALES))}'
             )
         self.rescale = rescale
+        self.drop_path = DropPath(drop_path)
         if rescale == 'learnable':
             self.scale = nn.Parameter(torch.full((1,), INITIAL_SCALE))
 
     def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
         """Add ``branch`` to the scaled ``x``."""
-        if self.rescale == 'learnable':
-            return torch.addcmul(branch.to(x.dtype), x, self.scale)
-        return torch.add(branch, x, alpha=INITIAL_SCALE if self.rescale == 'fixed' else 1)
+        if self.rescale == 'none':
+            return self.drop_path(x, branch)
+        scale = self.scale if self.rescale == 'learnable' else x.new_full((1,), INITIAL_SCALE)
+        if self.training and self.drop_path.drop_prob:
+            return self.drop_path(x * scale, branch)
+        return torch.addcmul(branch.to(x.dtype), x, scale)
 
 
 class TokenMlp(nn.Module):
@@ -53,7 +59,7 @@ class TokenMlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Expand, activate, reduce."""
-        return self.fc2(self.fc1(x, 'gelu'))
+        return feed_forward(x, self.fc1, 'gelu', self.fc2)
 
 
 class GlobalAttention(nn.Module):
@@ -106,16 +112,15 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dims, eps=norm_eps)
         self.attn = attn
-        self.shortcut1 = Shortcut(rescale)
+        self.shortcut1 = Shortcut(rescale, drop_path)
         self.norm2 = nn.LayerNorm(dims, eps=norm_eps)
         self.mlp = TokenMlp(dims, mlp_ratio * dims)
-        self.shortcut2 = Shortcut(rescale)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.shortcut2 = Shortcut(rescale, drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attention, MLP."""
-        x = self.shortcut1(x, self.drop_path(self.attn(self.norm1(x))))
-        return self.shortcut2(x, self.drop_path(self.mlp(self.norm2(x))))
+        x = self.shortcut1(x, self.attn(self.norm1(x)))
+        return self.shortcut2(x, self.mlp(self.norm2(x)))
 
     def fold(self) -> None:
         """Put scale and shift of the norms into the linear layers behind them."""

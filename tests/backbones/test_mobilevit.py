@@ -16,6 +16,7 @@ from lightvit_mm.backbones.mobilevit import (
     fold,
     unfold,
 )
+from lightvit_mm.layers import DropPath
 
 ARCHS = list(MobileViT.arch_settings)
 
@@ -238,7 +239,7 @@ def test_stochastic_depth_grows_and_spares_blocks_without_residual():
     rates = {
         name: module.drop_prob
         for name, module in model.named_modules()
-        if type(module).__name__ == 'DropPath'
+        if isinstance(module, DropPath) and module.drop_prob
     }
     assert rates['stages.0.blocks.1.drop_path'] == pytest.approx(0.1)
     assert rates['stages.3.blocks.0.transformer.2.drop_path'] == pytest.approx(0.4)
