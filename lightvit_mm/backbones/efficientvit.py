@@ -182,8 +182,12 @@ class CascadedGroupAttention(nn.Module):
                 key.flatten(2),
                 alpha=KEY_DIMS**-0.5,
             )
-            tokens = torch.bmm(scores.softmax(dim=-1), value.flatten(2).transpose(1, 2))
-            out = tokens.transpose(1, 2).unflatten(2, share.shape[2:])
+            scores = scores.softmax(dim=-1)
+            if torch.onnx.is_in_onnx_export():  # channels first, as onnxruntime has them
+                tokens = value.flatten(2) @ scores.transpose(1, 2)
+            else:
+                tokens = torch.bmm(scores, value.flatten(2).transpose(1, 2)).transpose(1, 2)
+            out = tokens.unflatten(2, share.shape[2:])
             outs.append(out)
         return F.relu(torch.cat(outs, dim=1), inplace=True)
 
@@ -212,8 +216,16 @@ class LocalWindowAttention(nn.Module):
         """Cut into windows, attend, put together, add."""
         height, width = x.shape[2:]
         side = (-1, self.window_size)
-        padded = pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)
-        grid = padded.unflatten(2, side).unflatten(1, side)  # (N, rows, s, columns, s, C)
+        padded = pad_to_multiple(x, self.window_size)
+        if torch.onnx.is_in_onnx_export():
+            # With channels first, as onnxruntime has them, it is one transposition each way.
+            grid = padded.unflatten(3, side).unflatten(2, side)  # (N, C, rows, s, columns, s)
+            windows = grid.permute(0, 2, 4, 1, 3, 5)
+            out = self.attn(windows.flatten(0, 2)).unflatten(0, windows.shape[:3])
+            out = out.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+            return self.drop_path(x, out[:, :, :height, :width])
+        grid = padded.permute(0, 2, 3, 1).unflatten(2, side).unflatten(1, side)
+        # grid: (N, rows, s, columns, s, C)
         windows = grid.transpose(2, 3)
         pixels = windows.flatten(0, 2).permute(0, 3, 1, 2)
         if self.attn.proj.folded:

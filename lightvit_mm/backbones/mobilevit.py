@@ -4,9 +4,9 @@ Mehta and Rastegari, "MobileViT: Light-weight, General-purpose, and Mobile-frien
 Transformer", ICLR 2022, https://arxiv.org/abs/2110.02178. Numbers equal those of the authors'
 code, apple/ml-cvnets at 7771756, at any size, and those of timm and mmpretrain.
 
-What differs from that code: the 1x1 expansion in front of the classifier is an option; the two 1x1
-convolutions around the transformers run on unfolded maps, which is the same per pixel and moves
-fewer channels; attention makes no score matrix; stochastic depth; deploy form.
+What differs from that code: the 1x1 expansion in front of the classifier is an option; maps that
+need another size are resized outside the two 1x1 convolutions around the transformers, which is the
+same and moves fewer channels; attention makes no score matrix; stochastic depth; deploy form.
 """
 
 from __future__ import annotations
@@ -176,13 +176,12 @@ class MobileViTBlock(nn.Module):
         """Look near, look far, fuse both with the input."""
         height, width = x.shape[-2:]
         full = (height + -height % self.patch_size, width + -width % self.patch_size)
-        # A 1x1 convolution without activation commutes with resizing and unfolding, so both are
-        # done on the side of it that has fewer channels.
-        unfolded = unfold(resize(self.conv_kxk(x), full), self.patch_size)
-        tokens = self.conv_1x1(unfolded).permute(0, 2, 3, 1)
-        tokens = self.norm(self.transformer(tokens))
-        unfolded = self.conv_proj.conv(tokens.permute(0, 3, 1, 2))
-        out = resize(fold(unfolded, full, self.patch_size), (height, width))
+        # A 1x1 convolution without activation commutes with resizing, which is done on the side of
+        # it that has fewer channels.
+        near = resize(self.conv_kxk(x), full).permute(0, 2, 3, 1)
+        tokens = unfold(self.conv_1x1.on_tokens(near), self.patch_size)
+        tokens = fold(self.norm(self.transformer(tokens)), full, self.patch_size)
+        out = resize(self.conv_proj.conv.on_tokens(tokens).permute(0, 3, 1, 2), (height, width))
         # The norm takes its statistics behind the resizing, as in the paper's order.
         out = activate(self.conv_proj.norm(out), 'silu')
         return self.conv_fusion(torch.cat((x, out), dim=1))
@@ -196,26 +195,21 @@ def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def unfold(x: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Gather what patches have in the same place: (N, C, p h, p w) to (N, C, p p, h w).
-
-    Both in channels_last memory, as in `fold`; this is the one copy on the way in.
-    """
-    batch, channels, height, width = x.shape
+    """Gather what patches have in the same place: (N, p h, p w, C) to (N, p p, h w, C)."""
+    batch, height, width, channels = x.shape
     rows, columns = height // patch_size, width // patch_size
-    cells = x.permute(0, 2, 3, 1).reshape(batch, rows, patch_size, columns, patch_size, channels)
-    tokens = cells.permute(0, 2, 4, 1, 3, 5).reshape(
+    cells = x.reshape(batch, rows, patch_size, columns, patch_size, channels)
+    return cells.permute(0, 2, 4, 1, 3, 5).reshape(
         batch, patch_size * patch_size, rows * columns, channels
     )
-    return tokens.permute(0, 3, 1, 2)
 
 
-def fold(x: torch.Tensor, size: tuple[int, int], patch_size: int) -> torch.Tensor:
-    """Undo `unfold`: (N, C, p p, h w) to (N, C, p h, p w), the latter being ``size``."""
-    batch, channels = x.shape[:2]
+def fold(tokens: torch.Tensor, size: tuple[int, int], patch_size: int) -> torch.Tensor:
+    """Undo `unfold`: (N, p p, h w, C) to (N, p h, p w, C), the sides being ``size``."""
+    batch, channels = tokens.shape[0], tokens.shape[-1]
     rows, columns = size[0] // patch_size, size[1] // patch_size
-    cells = x.permute(0, 2, 3, 1).reshape(batch, patch_size, patch_size, rows, columns, channels)
-    pixels = cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, *size, channels)
-    return pixels.permute(0, 3, 1, 2)
+    cells = tokens.reshape(batch, patch_size, patch_size, rows, columns, channels)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, *size, channels)
 
 
 @MODELS.register_module()

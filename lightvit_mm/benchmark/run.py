@@ -38,6 +38,10 @@ from lightvit_mm.errors import UserError
 
 Size = tuple[int, int]
 
+# Seconds. Behind a call, torch's threads go on spinning for some milliseconds, each on a core: a
+# form with threads of its own that came right behind took up to twice its time.
+PAUSE = 0.01
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -181,9 +185,8 @@ def benchmark(
     }
     forms, note = _forms(subject, torch.randn(settings.batch, 3, *size), settings)
     forms += _rival_forms(rivals or {}, forms[0].image, settings)
-    seconds = alternate(
-        {form.name: form.call for form in forms}, settings.rounds, settings.min_seconds
-    )
+    calls = {form.name: form.call for form in forms}
+    seconds = alternate(calls, settings.rounds, settings.min_seconds, pause=PAUSE)
     first_rival = next((form.name for form in forms if form.source in (rivals or ())), None)
     baseline = first_rival or _baseline(forms, seconds, settings.dtypes[0])
     timings = {timing.name: timing for timing in summarise(seconds, baseline)}

@@ -8,6 +8,7 @@ each a round; only their ratios within the same rounds say something.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,7 @@ def alternate(
     rounds: int = 10,
     min_seconds: float = 0.0,
     warmup: int = 2,
+    pause: float = 0.0,
     clock: Callable[[], float] = timer,
 ) -> dict[str, list[float]]:
     """Call the candidates in turn, each once a round, and time each call.
@@ -62,6 +64,7 @@ def alternate(
         rounds: the fewest timed rounds.
         min_seconds: go on with further rounds until the timed calls have taken so long together.
         warmup: rounds before them that aren't timed.
+        pause: seconds of rest in front of each timed call.
         clock: seconds; the default waits for the work that CUDA still has.
 
     Returns:
@@ -80,6 +83,7 @@ def alternate(
     try:
         while done < rounds or spent < min_seconds:
             for name in order:
+                time.sleep(pause)
                 begin = clock()
                 result = candidates[name]()
                 seconds[name].append(clock() - begin)

@@ -20,12 +20,16 @@ def attend(
     torch's kernel for CPUs leaves its products to the BLAS, which on some machines is half as fast
     as oneDNN. For many tokens, without gradients, the products go to oneDNN instead, some queries
     at a time, so that the matrix of all scores never exists. In bfloat16 scores are rounded, as
-    autocast rounds any product.
+    autocast rounds any product. Exported graphs of one size have the same tiles.
 
     Args:
         query, key, value: of equal shapes, but that queries may be fewer.
         scale: of the scores; None is one over the root of C.
     """
+    if torch.onnx.is_in_onnx_export() and _is_long(key.shape[2]):
+        tiles = query.split(TILE, dim=2)
+        outs = [F.scaled_dot_product_attention(tile, key, value, scale=scale) for tile in tiles]
+        return torch.cat(outs, dim=2)
     if not _tiles_pay(query, key):
         return F.scaled_dot_product_attention(query, key, value, scale=scale)
     batch, heads, length, dim = query.shape
@@ -42,6 +46,11 @@ def attend(
                 torch.softmax(scores, -1, out=scores)
                 out[tile] = linear(scores, value[image, head], None, 'none', [], '')
     return out
+
+
+def _is_long(length: int | torch.SymInt) -> bool:
+    # An open size has no number of tiles.
+    return isinstance(length, int) and length >= FEWEST_KEYS
 
 
 def _tiles_pay(query: torch.Tensor, key: torch.Tensor) -> bool:

@@ -118,5 +118,17 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             spatial_scale=scale,
         )
 
-    ops = torch.ops.lightvit_mm
-    return {ops.nms.default: onnx_nms, ops.roi_align.default: onnx_roi_align}
+    def onnx_linear(x: Any, weight: Any, bias: Any = None) -> Any:
+        if bias is not None and len(x.shape) == 2:
+            return op.Gemm(x, weight, bias, transB=1)
+        product = op.MatMul(x, op.Transpose(weight, perm=[1, 0]))
+        # onnxruntime makes a Gemm of what has a bias of one dimension, and takes up to twice as
+        # long for it: it first lays the bias in every row of the result, on one thread.
+        return product if bias is None else op.Add(product, op.Unsqueeze(bias, [0, 1]))
+
+    ours, aten = torch.ops.lightvit_mm, torch.ops.aten
+    return {
+        ours.nms.default: onnx_nms,
+        ours.roi_align.default: onnx_roi_align,
+        aten.linear.default: onnx_linear,
+    }

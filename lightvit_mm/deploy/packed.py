@@ -200,6 +200,13 @@ class Conv2d(_Packing, nn.Conv2d):
             and self.padding == (0, 0)
         )
 
+    def on_tokens(self, x: torch.Tensor) -> torch.Tensor:
+        """A dense 1x1 convolution of maps with channels last: (N, H, W, C) to (N, H, W, C')."""
+        if torch.onnx.is_in_onnx_export():
+            # onnxruntime would transpose on both sides of a convolution.
+            return F.linear(x, self.weight.flatten(1), self.bias)
+        return self(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
 
 class Linear(_Packing, nn.Linear):
     """torch's linear layer, and an activation: (..., C) to (..., C')."""

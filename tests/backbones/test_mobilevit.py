@@ -143,11 +143,11 @@ def test_deploy_form_of_resized_maps():
 
 
 def test_unfolding_and_back():
-    x = torch.arange(4 * 6.0).view(1, 1, 4, 6).expand(2, 3, 4, 6)
+    x = torch.arange(4 * 6.0).view(1, 4, 6, 1).expand(2, 4, 6, 3)
     tokens = unfold(x, 2)
-    assert tokens.shape == (2, 3, 4, 6)
-    assert tokens[0, 0, 0].tolist() == [0, 2, 4, 12, 14, 16]
-    assert tokens[0, 0, 3].tolist() == [7, 9, 11, 19, 21, 23]
+    assert tokens.shape == (2, 4, 6, 3)
+    assert tokens[0, 0, :, 0].tolist() == [0, 2, 4, 12, 14, 16]
+    assert tokens[0, 3, :, 0].tolist() == [7, 9, 11, 19, 21, 23]
     assert torch.equal(fold(tokens, (4, 6), 2), x)
 
 

@@ -39,6 +39,20 @@ def test_goes_on_for_the_time_asked():
     assert len(seconds['a']) == 4  # 3 s a round
 
 
+def test_rest_is_not_timed(monkeypatch):
+    machine = Machine(a=1.0, b=2.0)
+    rests = []
+
+    def sleep(seconds):
+        rests.append(len(machine.calls))
+        machine.now += seconds
+
+    monkeypatch.setattr('time.sleep', sleep)
+    seconds = alternate(machine.candidates(), rounds=2, pause=5.0, clock=machine.clock)
+    assert seconds == {'a': [1.0] * 2, 'b': [2.0] * 2}
+    assert rests == [4, 5, 6, 7]  # in front of each timed call
+
+
 def test_nothing_to_time():
     with pytest.raises(ValueError, match='0 candidates'):
         alternate({})

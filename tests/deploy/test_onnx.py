@@ -1,6 +1,7 @@
 """Exported files run in onnxruntime, and give what PyTorch gives."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import mmcv
@@ -11,9 +12,13 @@ from conftest import REPOSITORY, SMALLEST, randomise_norms, run_tool
 from torch import nn
 
 from lightvit_mm.backbones import EdgeViT, EfficientViT, RepViT
+from lightvit_mm.backbones.efficientvit import LocalWindowAttention
+from lightvit_mm.deploy import attention
 from lightvit_mm.deploy import onnx as deploy_onnx
+from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.compare import Compared
 from lightvit_mm.deploy.onnx import Preprocessing, export_module, export_onnx
+from lightvit_mm.deploy.packed import Conv2d, Linear
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.errors import UserError
@@ -66,6 +71,60 @@ def test_every_family(onnxruntime, family, arch, tmp_path):
     for output, level in zip(session.run(None, {'image': image}), expected, strict=True):
         assert np.abs(output - level.numpy()).max() < 1e-4 * level.std()
     assert list(tmp_path.iterdir()) == [made.file]
+
+
+def steps(onnxruntime, file):
+    """How many operators of each kind onnxruntime runs for a file."""
+    import onnx
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(file.with_suffix('.optimised.onnx'))
+    onnxruntime.InferenceSession(file, options)
+    graph = onnx.load(options.optimized_model_filepath).graph
+    return Counter(node.op_type for node in graph.node)
+
+
+def test_linear_layers_are_matrix_products(onnxruntime, tmp_path):
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.plain = Linear(3, 5, bias=False)
+            self.shifted = Linear(5, 4)
+            self.pixels = Conv2d(4, 6, 1)
+            self.rows = Linear(6, 2)
+
+        def forward(self, x):
+            x = self.shifted(self.plain(x.permute(0, 2, 3, 1)).flatten(1, 2), 'gelu')
+            return self.rows(self.pixels.on_tokens(x.unflatten(1, (4, 6))).flatten(0, 2))
+
+    made = export_module(Layers().eval(), tmp_path / 'layers.onnx', ['rows'], (4, 6))
+    assert made.deviation < 1e-4
+    # Rows without further dimensions have the bias in the product.
+    counted = steps(onnxruntime, made.file)
+    assert [counted[kind] for kind in ('MatMul', 'Add', 'Gemm', 'Conv')] == [3, 2, 1, 0]
+
+
+def test_windows_are_transposed_once_each_way(onnxruntime, tmp_path):
+    windows = LocalWindowAttention(8, (5, 3), 7, {'type': 'BN'}, drop_path=0.1).eval()
+    randomise_norms(windows)
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), windows)
+    made = export_module(module, tmp_path / 'windows.onnx', ['map'], (12, 20))
+    assert made.deviation < 1e-4
+    assert steps(onnxruntime, made.file)['Transpose'] == 2
+
+
+@pytest.mark.parametrize(('dynamic', 'tiles'), [(False, 3), (True, 1)])
+def test_attention_of_many_tokens_is_tiled(onnxruntime, tmp_path, monkeypatch, dynamic, tiles):
+    class Attention(nn.Module):
+        def forward(self, x):
+            tokens = x.flatten(2).transpose(1, 2)[:, None] / 100
+            return attend(tokens, tokens, tokens, scale=0.5)
+
+    monkeypatch.setattr(attention, 'TILE', 400)
+    made = export_module(Attention(), tmp_path / 'tiles.onnx', ['out'], (32, 32), dynamic)
+    assert made.deviation < 1e-4
+    assert steps(onnxruntime, made.file)['Softmax'] == tiles
 
 
 def test_preprocessing_is_that_of_openmmlab():
