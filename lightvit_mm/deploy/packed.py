@@ -5,7 +5,7 @@ of a convolution, and gives linear layers (and 1x1 convolutions on one thread) t
 which is half as fast on some machines. In the deploy form the weights don't change, so they are
 ordered once for each size of input, in calls without gradients, and kept beside the plain ones.
 There are one or two orders in all (two or three times the memory of the weights), but which of them
-is the right one depends on the size: in the other a layer takes up to a hundred times as long. The
+is the right one depends on the size: in the other a layer takes up to fifty times as long. The
 activation behind is applied on the way out. Everywhere else these are torch's own layers: with
 gradients, on other devices, while compiling, tracing and exporting, and where torch has no oneDNN.
 """
