@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,7 +28,8 @@ def build_runner(config: Config, iterations_per_epoch: int) -> Runner:
     with tempfile.TemporaryDirectory() as work_dir:
         config.work_dir = work_dir
         config.log_level = 'ERROR'
-        config.experiment_name = f'schedule of {id(config)}'
+        # mmengine gives a second runner of the same name the scope of the first.
+        config.experiment_name = f'schedule {uuid.uuid4()}'
         config.visualizer = {'type': 'Visualizer', 'vis_backends': None}
         for part in ('val_cfg', 'val_dataloader', 'val_evaluator'):
             config[part] = None
