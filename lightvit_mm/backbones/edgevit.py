@@ -20,7 +20,6 @@ from torch import nn
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.edgevit import LAYOUTS
-from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import (
     add_identity_to_depthwise,
     fold_norm_into_next_pointwise,
@@ -35,6 +34,7 @@ from lightvit_mm.layers import (
     norm_act_conv,
     pad_to_multiple,
 )
+from lightvit_mm.layers.attention import attend
 from lightvit_mm.registry import MODELS
 
 __all__ = ['EdgeViT']

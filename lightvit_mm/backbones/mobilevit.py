@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.mobilevit import LAYOUTS
-from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.packed import Conv2d, Linear, activate
 from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import (
@@ -30,6 +29,7 @@ from lightvit_mm.layers import (
     chain,
     feed_forward,
 )
+from lightvit_mm.layers.attention import attend
 from lightvit_mm.registry import MODELS
 
 __all__ = ['MobileViT']

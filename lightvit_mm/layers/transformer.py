@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.fold import fold_affine_into_next_linear
 from lightvit_mm.deploy.packed import Linear
 from lightvit_mm.errors import ConfigError
+from lightvit_mm.layers.attention import attend
 from lightvit_mm.layers.drop_path import DropPath
 from lightvit_mm.layers.lean import feed_forward
 

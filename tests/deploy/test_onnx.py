@@ -13,15 +13,15 @@ from torch import nn
 
 from lightvit_mm.backbones import EdgeViT, EfficientViT, RepViT
 from lightvit_mm.backbones.efficientvit import LocalWindowAttention
-from lightvit_mm.deploy import attention
 from lightvit_mm.deploy import onnx as deploy_onnx
-from lightvit_mm.deploy.attention import attend
 from lightvit_mm.deploy.compare import Compared
 from lightvit_mm.deploy.onnx import Preprocessing, export_module, export_onnx
 from lightvit_mm.deploy.packed import Conv2d, Linear
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import load_config
 from lightvit_mm.errors import UserError
+from lightvit_mm.layers import attention
+from lightvit_mm.layers.attention import attend
 
 SEGMENTOR = str(REPOSITORY / 'configs/semantic_fpn_repvit_m0_6_ade20k.py')
 DETECTOR = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
@@ -121,7 +121,7 @@ def test_attention_of_many_tokens_is_tiled(onnxruntime, tmp_path, monkeypatch, d
             tokens = x.flatten(2).transpose(1, 2)[:, None] / 100
             return attend(tokens, tokens, tokens, scale=0.5)
 
-    monkeypatch.setattr(attention, 'TILE', 400)
+    monkeypatch.setattr(attention, 'ONNX_TILE', 400)
     made = export_module(Attention(), tmp_path / 'tiles.onnx', ['out'], (32, 32), dynamic)
     assert made.deviation < 1e-4
     assert steps(onnxruntime, made.file)['Softmax'] == tiles
