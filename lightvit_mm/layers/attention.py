@@ -16,8 +16,6 @@ __all__ = ['attend']
 # About so many queries at a time, unless their scores would no longer stay in the caches.
 TILE = 512
 MOST_SCORES = 2**22
-# onnxruntime is fastest with half of that.
-ONNX_TILE = 256
 # With fewer keys, tiles don't make up for the further calls.
 FEWEST_KEYS = 512
 
@@ -40,7 +38,7 @@ def attend(
         scale: of the scores; None is one over the root of C.
     """
     if torch.onnx.is_in_onnx_export() and _is_long(key.shape[2]):
-        tiles = query.split(ONNX_TILE, dim=2)
+        tiles = query.split(TILE, dim=2)
         outs = [F.scaled_dot_product_attention(tile, key, value, scale=scale) for tile in tiles]
         return torch.cat(outs, dim=2)
     if not _tiles_pay(query, key):

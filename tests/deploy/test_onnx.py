@@ -121,7 +121,7 @@ def test_attention_of_many_tokens_is_tiled(onnxruntime, tmp_path, monkeypatch, d
             tokens = x.flatten(2).transpose(1, 2)[:, None] / 100
             return attend(tokens, tokens, tokens, scale=0.5)
 
-    monkeypatch.setattr(attention, 'ONNX_TILE', 400)
+    monkeypatch.setattr(attention, 'TILE', 400)
     made = export_module(Attention(), tmp_path / 'tiles.onnx', ['out'], (32, 32), dynamic)
     assert made.deviation < 1e-4
     assert steps(onnxruntime, made.file)['Softmax'] == tiles
