@@ -94,7 +94,7 @@ class _Packing(nn.Module):
         """Leave the packed copy out of copies and files: it can neither be copied nor saved."""
         return {**self.__dict__, '_packed': {}, '_packed_from': ()}
 
-    def _dtype_to_pack(self, x: torch.Tensor) -> torch.dtype | None:
+    def dtype_to_pack(self, x: torch.Tensor) -> torch.dtype | None:
         """What to compute in on packed weights; None if plain ones have to do."""
         # In short steps: a small network calls this a hundred times in twenty milliseconds.
         weight = self._parameters['weight']
@@ -181,7 +181,7 @@ class Conv2d(_Packing, nn.Conv2d):
 
     def forward(self, x: torch.Tensor, act: Activation = None) -> torch.Tensor:
         """Convolve and activate."""
-        dtype = self._dtype_to_pack(x)
+        dtype = self.dtype_to_pack(x)
         if dtype is None:
             return activate(super().forward(x), act)
         x = x if x.dtype == dtype else x.to(dtype)
@@ -213,7 +213,7 @@ class Linear(_Packing, nn.Linear):
 
     def forward(self, x: torch.Tensor, act: Activation = None) -> torch.Tensor:
         """Multiply, shift and activate."""
-        dtype = self._dtype_to_pack(x)
+        dtype = self.dtype_to_pack(x)
         if dtype is not None:
             return self._multiply(x if x.dtype == dtype else x.to(dtype), act)
         if not _convolution_is_faster(x, self.weight):

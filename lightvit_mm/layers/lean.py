@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from lightvit_mm.deploy import slabs
 from lightvit_mm.deploy.packed import Activation, Conv2d, Linear, activate
 
 __all__ = ['feed_forward', 'hooked', 'norm_act_conv']
@@ -81,6 +82,8 @@ def norm_act_conv(
 def feed_forward(x: torch.Tensor, fc1: Layer, act: Activation, fc2: Layer) -> torch.Tensor:
     """``fc2(act(fc1(x)))`` that keeps no result of ``act`` for the backward pass.
 
+    Deployed, wide maps are taken in slabs.
+
     Args:
         x: (..., C) for linear layers, (N, C, H, W) for 1x1 convolutions.
         fc1, fc2: either; ``fc1`` can also apply an activation itself.
@@ -89,8 +92,13 @@ def feed_forward(x: torch.Tensor, fc1: Layer, act: Activation, fc2: Layer) -> to
     Returns:
         Of the shape of ``x``, but for the number of channels.
     """
-    if not _in_plain_training(x) or hooked(fc1, fc2) or torch.get_num_threads() == 1:
+    if hooked(fc1, fc2):
         return fc2(fc1(x, act))
+    if not _in_plain_training(x) or torch.get_num_threads() == 1:
+        if isinstance(fc1, nn.Conv2d) and isinstance(fc2, nn.Conv2d):
+            return slabs.convolve(x, (fc1, fc2), (act, None))
+        assert isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)
+        return slabs.multiply(x, act, fc1, fc2)
     x = fc1(x)
     if isinstance(fc2, nn.Conv2d):
         return _ActConv.apply(x, fc2.weight, fc2.bias, act)
