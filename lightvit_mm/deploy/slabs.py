@@ -15,11 +15,19 @@ import torch
 
 from lightvit_mm.deploy.packed import Activation, Conv2d, Linear
 
-__all__ = ['convolve', 'multiply']
+__all__ = ['convolve', 'is_wide', 'multiply']
 
 # Bytes: of hidden maps that are left whole, and of a slab of the others.
 WIDEST = 2**25
 SLAB = 2**24
+# No hidden map is more times as wide as the map that it is made from.
+MOST_EXPANSION = 8
+
+
+def is_wide(x: torch.Tensor) -> bool:
+    """Whether slabs can pay behind ``x``; most maps are left whole for this glance."""
+    # The compiler must not see sizes compared.
+    return not torch.compiler.is_compiling() and x.nbytes > WIDEST // MOST_EXPANSION
 
 
 def multiply(x: torch.Tensor, act: Activation, fc1: Linear, fc2: Linear) -> torch.Tensor:
@@ -44,7 +52,6 @@ def convolve(x: torch.Tensor, layers: Sequence[Conv2d], acts: Sequence[Activatio
     """
     dtype = layers[0].dtype_to_pack(x)
     count, heights = 1, [x.shape[2]]
-    # The compiler, for which the type is None, must not see the sizes compared.
     if dtype is not None:
         width, hidden = x.shape[3], 0
         for conv in layers:

@@ -71,14 +71,15 @@ def chain(
         last_act: behind the last one.
     """
     *inner, last = layers
-    convs = [layer.conv for layer in layers]
-    if last.folded and not hooked(*layers, *convs):
-        return slabs.convolve(x, convs, [act] * len(inner) + [last_act])
+    if last.folded and slabs.is_wide(x):
+        convs = [layer.conv for layer in layers]
+        if not hooked(*layers, *convs):
+            return slabs.convolve(x, convs, [act] * len(inner) + [last_act])
     if last.folded or hooked(*layers):
         for layer in inner:
             x = layer(x, act)
         return last(x, last_act)
-    x = convs[0](x)
+    x = layers[0].conv(x)
     for before, after in pairwise(layers):
         x = norm_act_conv(x, before.norm, act, after.conv)
     return activate(last.norm(x), last_act)

@@ -92,9 +92,10 @@ def feed_forward(x: torch.Tensor, fc1: Layer, act: Activation, fc2: Layer) -> to
     Returns:
         Of the shape of ``x``, but for the number of channels.
     """
-    if hooked(fc1, fc2):
+    trains = _in_plain_training(x) and torch.get_num_threads() > 1
+    if not (trains or slabs.is_wide(x)) or hooked(fc1, fc2):
         return fc2(fc1(x, act))
-    if not _in_plain_training(x) or torch.get_num_threads() == 1:
+    if not trains:
         if isinstance(fc1, nn.Conv2d) and isinstance(fc2, nn.Conv2d):
             return slabs.convolve(x, (fc1, fc2), (act, None))
         assert isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)
