@@ -20,7 +20,7 @@ __all__ = ['convolve', 'is_wide', 'multiply']
 # Bytes: of hidden maps that are left whole, and of a slab of the others.
 WIDEST = 2**25
 SLAB = 2**24
-# No hidden map is more times as wide as the map that it is made from.
+# Hidden maps are at most so many times as wide as what they are made from.
 MOST_EXPANSION = 8
 
 
