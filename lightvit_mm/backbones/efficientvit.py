@@ -62,7 +62,6 @@ class TokenInteraction(ConvNorm):
     def __init__(self, channels: int, norm_cfg: Mapping[str, Any], drop_path: float = 0.0) -> None:
         super().__init__(channels, channels, 3, groups=channels, norm_cfg=norm_cfg, norm_weight=0.0)
         self.drop_path = DropPath(drop_path)
-        self.folded = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Add each token's surroundings."""
@@ -73,7 +72,6 @@ class TokenInteraction(ConvNorm):
         """Put norm and identity into the kernel."""
         super().fold()
         add_identity_to_depthwise(self.conv)
-        self.folded = True
 
 
 class FFN(nn.Module):

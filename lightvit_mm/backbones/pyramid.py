@@ -24,40 +24,9 @@ from lightvit_mm.checkpoints.layout import (
 from lightvit_mm.checkpoints.reading import Checkpoint
 from lightvit_mm.deploy.fold import fold_modules
 from lightvit_mm.errors import ConfigError, ConfigTypeError
+from lightvit_mm.layers.contiguous import contiguous_levels
 
 Arch = str | Mapping[str, Any]
-
-
-def _contiguous(
-    module: nn.Module, images: tuple[torch.Tensor], levels: tuple[torch.Tensor, ...]
-) -> tuple[torch.Tensor, ...]:
-    """Give the pyramid the memory layout that the operators of mmcv take for granted.
-
-    mmcv 2.1.0's RoIAlign reads whatever it is given as (N, C, H, W) in memory, and the necks keep
-    the layout of their input: channels_last would end in features of other places, in silence.
-    """
-    return tuple(
-        _Contiguous.apply(level)
-        if level.requires_grad and not torch.compiler.is_compiling()
-        else level.contiguous()
-        for level in levels
-    )
-
-
-class _Contiguous(torch.autograd.Function):
-    """``x.contiguous()``, with gradients in channels_last again.
-
-    The gradients of heads come as their maps are. On a CPU those of BatchNorm and of convolutions
-    take several times as long where the gradient is laid out in another way than the map.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return x.contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return grad.contiguous(memory_format=torch.channels_last)
 
 
 class PyramidBackbone(BaseModule):
@@ -161,7 +130,7 @@ class PyramidBackbone(BaseModule):
         """Last step of a family's ``__init__``: lay out the memory, freeze, fold."""
         # Convolutions and token layers then work on one layout, and a token view costs no copy.
         self.to(memory_format=torch.channels_last)
-        self.register_forward_hook(_contiguous)
+        self.register_forward_hook(contiguous_levels)
         self._freeze()
         if self.deploy:
             self.switch_to_deploy()
