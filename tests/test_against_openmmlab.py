@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 from mmengine.registry import MODELS, init_default_scope
 from test_configs import inputs
 
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.configs import load_config
 
 CHANNELS = [36, 72, 144, 288]
 # our config, theirs, and what has to be said when ResNet-50 leaves it

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -18,9 +18,9 @@ from lightvit_mm.backbones import (
     ShuffleSwin,
     ShuffleT2TViT,
 )
-from lightvit_mm.engine.complexity import count_parameters
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.fitting import check_channels
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.measure.complexity import count_parameters
 
 CONFIGS = sorted((REPOSITORY / 'configs').glob('*.py'))
 

@@ -8,8 +8,8 @@ import runpy
 import sys
 
 import pytest
-from conftest import REPOSITORY
-from doc_pages import PAGES, blocks, commands
+from helpers.doc_pages import PAGES, blocks, commands
+from helpers.repository import REPOSITORY
 
 # What is not ours is not looked into.
 FOREIGN = {'pip', 'sbatch', 'git', 'source', 'tensorboard'}

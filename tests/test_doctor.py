@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 
 from lightvit_mm import doctor
 from lightvit_mm.doctor import BROKEN, NOTE, OK, Line, Probe

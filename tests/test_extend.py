@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from doc_pages import blocks
+from helpers.doc_pages import blocks
+from helpers.repository import REPOSITORY
 from mmengine.config import Config
 
 from lightvit_mm.registry import MODELS

@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import small_data
 import torch
-from conftest import REPOSITORY
-from doc_pages import blocks, commands
+from helpers import small_data
+from helpers.doc_pages import blocks, commands
+from helpers.repository import REPOSITORY
 
 from lightvit_mm.data.checking import check_before_run
-from lightvit_mm.data.own_data import use_own_data
+from lightvit_mm.data.own import use_own_data
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.fitting import check_channels
-from lightvit_mm.engine.running import load_config
 
 pytestmark = pytest.mark.slow
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from doc_pages import blocks
+from helpers.doc_pages import blocks
+from helpers.repository import REPOSITORY
 
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.fitting import check_channels
-from lightvit_mm.engine.running import load_config
 
 CONFIGS = blocks(REPOSITORY / 'docs/add_to_your_config.md', 'python')
 (FOLDING,) = blocks(REPOSITORY / 'docs/deploy.md', 'python')

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 
 from lightvit_mm.doctor import MODULES
 

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 
 PYTHON = sorted([*(REPOSITORY / 'tools').glob('*.py'), *(REPOSITORY / 'lightvit_mm').rglob('*.py')])
 SHELL = sorted([*(REPOSITORY / 'tools').glob('*.sh'), REPOSITORY / '.ci/run'])

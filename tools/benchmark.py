@@ -11,10 +11,11 @@ from _stack import user_errors
 import torch
 from rich.console import Console
 
-from lightvit_mm.benchmark.limits import DTYPES
+from lightvit_mm.benchmark.forms import RUNTIMES
 from lightvit_mm.benchmark.report import as_table, mean_ratios, operator_table, plot, write_json
 from lightvit_mm.benchmark.run import Settings, benchmark
 from lightvit_mm.benchmark.subjects import find_subjects
+from lightvit_mm.measure.limits import DTYPES
 
 SIZES = [(512, 512), (800, 1344)]
 PLOT_SIZES = [(side, side) for side in (256, 384, 512, 768, 1024, 1536, 2048)]
@@ -49,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument('--compile', action='store_true', help='also through torch.compile')
     parser.add_argument('--onnxruntime', action='store_true', help='also in onnxruntime')
+    parser.add_argument('--openvino', action='store_true', help='also in OpenVINO')
     parser.add_argument(
         '--train', action='store_true', help='forward and backward instead of inference'
     )
@@ -80,7 +82,7 @@ def main() -> None:
             dtypes=tuple(dict.fromkeys(args.dtype)),
             timm=args.against == 'timm',
             compile=args.compile,
-            onnxruntime=args.onnxruntime,
+            runtimes=tuple(name for name in RUNTIMES if getattr(args, name)),
             train=args.train,
             batch=args.batch or (2 if args.train else 1),
             device=args.device,

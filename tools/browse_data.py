@@ -5,7 +5,7 @@ import argparse
 from _stack import user_errors
 
 from lightvit_mm.engine.arguments import add_config_arguments, add_own_data_arguments, with_own_data
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.reporting.browsing import browse
 
 

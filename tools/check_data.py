@@ -8,7 +8,7 @@ from _stack import user_errors
 from lightvit_mm.data.checking import check_everything, summary, write_reports
 from lightvit_mm.data.findings import ERROR, count
 from lightvit_mm.engine.arguments import add_config_arguments, add_own_data_arguments, with_own_data
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.configs import load_config
 
 
 def main() -> int:

@@ -6,8 +6,8 @@ from _stack import user_errors
 
 from mmengine.config import DictAction
 
-from lightvit_mm.deploy.onnx import export_onnx
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.export.onnx import export_onnx
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import sys
 
 from _stack import user_errors
 
-from lightvit_mm.data.shapes import make_shapes
+from lightvit_mm.shapes.dataset import make_shapes
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ from _stack import user_errors
 
 from mmengine.config import DictAction
 
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.predicting import predict
-from lightvit_mm.engine.running import load_config
 
 
 def main() -> int:

@@ -13,10 +13,10 @@ from detectron2.modeling.backbone import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
-from lightvit_mm import backbones
 from lightvit_mm.backbones import PyramidBackbone
+from lightvit_mm.backbones.families import FAMILIES
 
-FAMILIES = tuple(name for name in backbones.__all__ if name != PyramidBackbone.__name__)
+TYPES = {family.backbone.__name__: family.backbone for family in FAMILIES.values()}
 
 
 def add_lightvit_config(cfg: CfgNode) -> None:
@@ -26,7 +26,7 @@ def add_lightvit_config(cfg: CfgNode) -> None:
     the backbone is made by hand, in a LazyConfig.
     """
     node = cfg.MODEL.LIGHTVIT = CfgNode()
-    node.TYPE = 'EdgeViT'  # one of FAMILIES
+    node.TYPE = 'EdgeViT'  # one of TYPES
     node.ARCH = 'xxs'
     node.OUT_FEATURES = []  # names of levels, without an FPN; empty for all
     node.WEIGHTS = ''  # of the backbone alone, in any layout that its authors published
@@ -123,11 +123,11 @@ def build_lightvit_retinanet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) 
 
 def _build(cfg: CfgNode, input_shape: ShapeSpec, features: list[str]) -> LightViTBackbone:
     node = cfg.MODEL.LIGHTVIT
-    if node.TYPE not in FAMILIES:
+    if node.TYPE not in TYPES:
         raise ValueError(
-            f'MODEL.LIGHTVIT.TYPE {node.TYPE!r} is none of {", ".join(map(repr, FAMILIES))}'
+            f'MODEL.LIGHTVIT.TYPE {node.TYPE!r} is none of {", ".join(map(repr, TYPES))}'
         )
-    family: type[PyramidBackbone] = getattr(backbones, node.TYPE)
+    family = TYPES[node.TYPE]
     if input_shape.channels != 3:
         raise ValueError(
             f'{node.TYPE} takes images of 3 channels; these have {input_shape.channels} '

@@ -4,58 +4,51 @@ Pan et al., "EdgeViTs: Competing Light-weight CNNs on Mobile Devices with Vision
 ECCV 2022, https://arxiv.org/abs/2205.03436. Numbers equal those of the authors' classification
 code, saic-fi/edgevit at df3d070, for the sizes that it accepts; it has no detection code.
 
-What differs from that code: any input size works; normalisation comes after sampling, which is the
-same per token and cheaper; local propagation is an outer product; deploy form.
+Differences from that code: any input size works; tokens are sampled before they are normalised,
+which is cheaper and gives the same values; local propagation is an outer product; there is a deploy
+form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from mmcv.cnn import build_norm_layer
 from torch import nn
+from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.edgevit import LAYOUTS
-from lightvit_mm.deploy.fold import (
+from lightvit_mm.layers import DropPath, Mlp, Stage, init_linear, pad_to_multiple
+from lightvit_mm.layers.fold import (
     add_identity_to_depthwise,
     fold_norm_into_next_pointwise,
     norm_to_depthwise,
 )
-from lightvit_mm.deploy.packed import Conv2d, Linear
-from lightvit_mm.layers import (
-    DropPath,
-    Stage,
-    feed_forward,
-    init_linear,
-    norm_act_conv,
-    pad_to_multiple,
-)
-from lightvit_mm.layers.attention import attend
 from lightvit_mm.registry import MODELS
 
 __all__ = ['EdgeViT']
 
-# The authors' code has 1e-6 in the blocks and torch's default in the other two places.
+# The authors' code uses 1e-6 in the blocks and torch's default in the other two places.
 BLOCK_NORM_EPS = 1e-6
 PATCH_AND_PROPAGATION_NORM_EPS = 1e-5
 
-Pointwise = partial(Conv2d, kernel_size=1)
+Pointwise = partial(nn.Conv2d, kernel_size=1)
 
 
 class PatchEmbed(nn.Module):
     """Non-overlapping patches to channels: (N, C, H, W) to (N, C', ceil(H / p), ceil(W / p)).
 
-    Sides that the patch size does not divide are padded with zeros on the right and the bottom.
+    Sides that are not multiples of the patch size are zero-padded on the right and bottom.
     """
 
     def __init__(self, in_channels: int, embed_dims: int, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.proj = Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dims, eps=PATCH_AND_PROPAGATION_NORM_EPS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -64,42 +57,28 @@ class PatchEmbed(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class ConvPosEmbed(Conv2d):
-    """Conditional position: ``x + depthwise 3x3 (x)``, shape kept."""
+class ConvPosEmbed(nn.Conv2d):
+    """Conditional position embedding: ``x + depthwise 3x3 (x)``, shape kept."""
 
     def __init__(self, embed_dims: int) -> None:
         super().__init__(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
         self.folded = False
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Add the position."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add the position embedding."""
         position = super().forward(x)
         return position if self.folded else x + position
 
     def fold(self) -> None:
-        """Put the identity into the kernel."""
-        super().fold()
+        """Fold the identity into the kernel."""
         add_identity_to_depthwise(self)
         self.folded = True
 
 
-class Mlp(nn.Module):
-    """Two layers with GELU between, ``layer`` being linear on (..., C) or 1x1 on (N, C, H, W)."""
-
-    def __init__(self, embed_dims: int, mlp_ratio: int, layer: Any) -> None:
-        super().__init__()
-        self.fc1 = layer(embed_dims, mlp_ratio * embed_dims)
-        self.fc2 = layer(mlp_ratio * embed_dims, embed_dims)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Expand, activate, reduce."""
-        return feed_forward(x, self.fc1, 'gelu', self.fc2)
-
-
 class LocalAgg(nn.Module):
-    """Local aggregation (paper, figure 2c): convolutions gather each token's surroundings.
+    """Local aggregation (figure 2c): convolutions gather the neighbourhood of each token.
 
-    (N, C, H, W) to the same shape.
+    (N, C, H, W) is kept.
     """
 
     def __init__(
@@ -109,21 +88,20 @@ class LocalAgg(nn.Module):
         self.pos_embed = ConvPosEmbed(embed_dims)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.conv1 = Pointwise(embed_dims, embed_dims)
-        self.attn = Conv2d(embed_dims, embed_dims, 5, padding=2, groups=embed_dims)
+        self.attn = nn.Conv2d(embed_dims, embed_dims, 5, padding=2, groups=embed_dims)
         self.conv2 = Pointwise(embed_dims, embed_dims)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.mlp = Mlp(embed_dims, mlp_ratio, Pointwise)
+        self.mlp = Mlp(embed_dims, mlp_ratio * embed_dims, layer=Pointwise)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Position, convolutional attention, MLP."""
+        """Add positions, aggregate, then apply the MLP."""
         x = self.pos_embed(x)
-        normed = norm_act_conv(x, self.norm1, None, self.conv1)
-        x = self.drop_path(x, self.conv2(self.attn(normed)))
-        return self.drop_path(x, self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.conv2(self.attn(self.conv1(self.norm1(x)))))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def fold(self) -> None:
-        """Fold each BatchNorm into the 1x1 convolution behind it."""
+        """Fold each BatchNorm into the 1x1 convolution that follows it."""
         fold_norm_into_next_pointwise(self.norm1, self.conv1)
         fold_norm_into_next_pointwise(self.norm2, self.mlp.fc1)
         self.norm1 = self.norm2 = nn.Identity()
@@ -132,15 +110,15 @@ class LocalAgg(nn.Module):
 class LocalProp(nn.ConvTranspose2d):
     """Local propagation (figure 2e): each delegate token spreads over its r x r cell.
 
-    (N, h, w, C) to (N, r h, r w, C). Since stride equals kernel size and the convolution is
-    depthwise, it is an outer product of tokens and kernel.
+    (N, h, w, C) to (N, r h, r w, C). The convolution is depthwise and its stride equals its kernel
+    size, so it is the outer product of tokens and kernel.
     """
 
     def __init__(self, embed_dims: int, sr_ratio: int) -> None:
         super().__init__(embed_dims, embed_dims, sr_ratio, stride=sr_ratio, groups=embed_dims)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Spread the tokens."""
+        """Spread each token over its cell."""
         batch, height, width, channels = tokens.shape
         ratio = self.kernel_size[0]
         kernel = self.weight.permute(2, 3, 1, 0)  # (C, 1, r, r) -> (r, r, 1, C)
@@ -152,23 +130,23 @@ class LocalProp(nn.ConvTranspose2d):
 class GlobalSparseAttn(nn.Module):
     """Global sparse attention and local propagation (figures 2d and 2e), (N, H, W, C) kept.
 
-    The top-left token of each r x r cell attends to those of all others. With r = 1 every token
-    does, and nothing needs propagation. ``norm`` is the block's own norm, applied per token and
-    therefore after the sampling.
+    The top-left token of each r x r cell attends to those of all other cells. With r = 1 all tokens
+    attend to each other, and there is no propagation. ``norm`` is the block's own LayerNorm; it
+    works per token, so it is applied after the sampling.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, sr_ratio: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.sr_ratio = sr_ratio
-        self.qkv = Linear(embed_dims, 3 * embed_dims)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         if sr_ratio > 1:
             self.local_prop = LocalProp(embed_dims, sr_ratio)
             self.norm = nn.LayerNorm(embed_dims, eps=PATCH_AND_PROPAGATION_NORM_EPS)
 
     def forward(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        """Sample, attend, propagate."""
+        """Sample tokens, attend, and propagate the result."""
         batch, full_height, full_width, channels = x.shape
         tokens = norm(x[:, :: self.sr_ratio, :: self.sr_ratio])
         height, width = tokens.shape[1:3]
@@ -177,7 +155,7 @@ class GlobalSparseAttn(nn.Module):
             .reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
             .permute(2, 0, 3, 1, 4)  # (3, N, heads, h w, C / heads)
         )
-        tokens = attend(query, key, value)
+        tokens = F.scaled_dot_product_attention(query, key, value)
         tokens = tokens.transpose(1, 2).reshape(batch, height, width, channels)
         if self.sr_ratio > 1:
             tokens = self.norm(self.local_prop(tokens)[:, :full_height, :full_width])
@@ -185,7 +163,7 @@ class GlobalSparseAttn(nn.Module):
 
 
 class SelfAttn(nn.Module):
-    """Transformer block around the sparse attention, (N, C, H, W) to the same shape."""
+    """Transformer block with the sparse attention; (N, C, H, W) kept."""
 
     def __init__(
         self, embed_dims: int, num_heads: int, mlp_ratio: int, sr_ratio: int, drop_path: float
@@ -195,19 +173,19 @@ class SelfAttn(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims, eps=BLOCK_NORM_EPS)
         self.attn = GlobalSparseAttn(embed_dims, num_heads, sr_ratio)
         self.norm2 = nn.LayerNorm(embed_dims, eps=BLOCK_NORM_EPS)
-        self.mlp = Mlp(embed_dims, mlp_ratio, Linear)
+        self.mlp = Mlp(embed_dims, mlp_ratio * embed_dims)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Position, attention, MLP."""
+        """Add positions, attend, then apply the MLP."""
         x = self.pos_embed(x).permute(0, 2, 3, 1)
-        x = self.drop_path(x, self.attn(x, self.norm1))
-        x = self.drop_path(x, self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.attn(x, self.norm1))
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
         return x.permute(0, 3, 1, 2)
 
 
 class LGLBlock(nn.Sequential):
-    """Local-global-local bottleneck (figure 2b); the last stage has no local aggregation."""
+    """Local-global-local bottleneck (figure 2b), without local aggregation in the last stage."""
 
     def __init__(
         self,
@@ -228,15 +206,14 @@ class LGLBlock(nn.Sequential):
 class EdgeViT(PyramidBackbone):
     """EdgeViT as a pyramid with strides 4, 8, 16, 32.
 
-    No weights were ever released by the authors; a file made with their classification code loads.
+    The authors released no weights; a file made with their classification code loads.
 
     Args:
         arch: ``'xxs'``, ``'xs'``, ``'s'``, or a dict of ``embed_dims``, ``depths`` (each four
             numbers) and ``head_dim``.
-        out_norm: pass the last level through the BatchNorm that the classification code has
-            before its pooling. The other levels have no norm there, and none here.
-        out_indices, frozen_stages, norm_eval, norm_cfg, drop_path_rate, with_cp, deploy, init_cfg:
-            see `PyramidBackbone`, also for the shapes and the errors.
+        out_norm: apply to the last level the BatchNorm that the classification code has before its
+            pooling. That code has no norm on the other levels.
+        common: see `PyramidBackbone`, also for shapes and errors.
     """
 
     arch_settings = {
@@ -252,27 +229,11 @@ class EdgeViT(PyramidBackbone):
     def __init__(
         self,
         arch: Arch,
-        out_indices: Sequence[int] | None = None,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        norm_cfg: Mapping[str, Any] | None = None,
-        drop_path_rate: float = 0.0,
-        with_cp: bool = False,
-        deploy: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        *,
         out_norm: bool = False,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            arch,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            norm_cfg,
-            drop_path_rate,
-            with_cp,
-            deploy,
-            init_cfg,
-        )
+        super().__init__(arch, **common)
         embed_dims, head_dim = self.arch['embed_dims'], self.arch['head_dim']
         drop_path_rates = self.drop_path_rates()
         self.stem = PatchEmbed(3, embed_dims[0], patch_size=4)
@@ -290,7 +251,7 @@ class EdgeViT(PyramidBackbone):
                     for rate in drop_path_rates[i]
                 ),
                 downsample=PatchEmbed(embed_dims[i - 1], embed_dims[i], 2) if i else None,
-                with_cp=with_cp,
+                with_cp=self.with_cp,
             )
             for i in range(self.num_stages)
         )
@@ -301,15 +262,15 @@ class EdgeViT(PyramidBackbone):
         self.finish_init()
 
     def optional_parts(self) -> tuple[str, ...]:
-        """The final BatchNorm, where it was not asked for."""
+        """The final BatchNorm, if it was not requested."""
         return () if hasattr(self, 'out_norm') else ('out_norm.',)
 
     def forward_output(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        """The last level through the final norm, the others as they are."""
+        """Apply the final norm, if there is one, to the last level."""
         is_last = index == len(self.level_strides) - 1
         return self.out_norm(x) if is_last and hasattr(self, 'out_norm') else x
 
     def fold(self) -> None:
-        """Turn the final BatchNorm, behind which no convolution stands, into a scale and shift."""
+        """Turn the final BatchNorm, which no convolution follows, into a scale and shift."""
         if hasattr(self, 'out_norm'):
             self.out_norm = norm_to_depthwise(self.out_norm)

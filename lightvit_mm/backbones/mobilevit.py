@@ -4,14 +4,16 @@ Mehta and Rastegari, "MobileViT: Light-weight, General-purpose, and Mobile-frien
 Transformer", ICLR 2022, https://arxiv.org/abs/2110.02178. Numbers equal those of the authors'
 code, apple/ml-cvnets at 7771756, at any size, and those of timm and mmpretrain.
 
-What differs from that code: the 1x1 expansion in front of the classifier is an option; maps that
-need another size are resized outside the two 1x1 convolutions around the transformers, which is the
-same and moves fewer channels; attention makes no score matrix; stochastic depth; deploy form.
+Differences from that code: the 1x1 expansion before the classifier is an option; maps that need
+another size are resized outside the two 1x1 convolutions around the transformers, which gives the
+same values and moves fewer channels; attention keeps no score matrix; there are stochastic depth
+and a deploy form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,33 +22,20 @@ from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.mobilevit import LAYOUTS
-from lightvit_mm.deploy.packed import Conv2d, Linear, activate
 from lightvit_mm.errors import ConfigError
-from lightvit_mm.layers import (
-    ConvNorm,
-    DropPath,
-    Stage,
-    chain,
-    feed_forward,
-)
-from lightvit_mm.layers.attention import attend
+from lightvit_mm.layers import ConvNorm, ConvNormAct, DropPath, Mlp, Stage
 from lightvit_mm.registry import MODELS
 
 __all__ = ['MobileViT']
 
 
-class ConvNormSiLU(ConvNorm):
-    """Convolution, norm and SiLU; shapes as `ConvNorm`."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Convolve, normalise, activate."""
-        return super().forward(x, 'silu')
+ConvNormSiLU = partial(ConvNormAct, act=nn.SiLU)
 
 
 class MV2Block(nn.Module):
-    """Inverted residual of MobileNetV2, (N, C, H, W) to (N, C', ceil(H / s), ceil(W / s)).
+    """Inverted residual of MobileNetV2: (N, C, H, W) to (N, C', ceil(H / s), ceil(W / s)).
 
-    With a residual connection where input and output have the same shape.
+    It has a residual connection if input and output have the same shape.
     """
 
     def __init__(
@@ -60,56 +49,43 @@ class MV2Block(nn.Module):
     ) -> None:
         super().__init__()
         hidden = expand_ratio * in_channels
-        self.expand = ConvNorm(in_channels, hidden, norm_cfg=norm_cfg)
-        self.depthwise = ConvNorm(hidden, hidden, 3, stride, hidden, norm_cfg=norm_cfg)
+        self.expand = ConvNormSiLU(in_channels, hidden, norm_cfg=norm_cfg)
+        self.depthwise = ConvNormSiLU(hidden, hidden, 3, stride, hidden, norm_cfg=norm_cfg)
         self.reduce = ConvNorm(hidden, out_channels, norm_cfg=norm_cfg)
         self.residual = stride == 1 and in_channels == out_channels
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Expand, filter, reduce."""
-        out = chain(x, 'silu', self.expand, self.depthwise, self.reduce)
-        return self.drop_path(x, out) if self.residual else out
+        """Expand, filter and reduce."""
+        out = self.reduce(self.depthwise(self.expand(x)))
+        return x + self.drop_path(out) if self.residual else out
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention within each sequence of (N, sequences, tokens, C), shape kept."""
+    """Multi-head attention within each sequence; (N, sequences, tokens, C) kept."""
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = embed_dims // num_heads
-        self.qkv = Linear(embed_dims, 3 * embed_dims)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
+        self.proj = nn.Linear(embed_dims, embed_dims)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Attend."""
+        """Let the tokens of each sequence attend to each other."""
         batch, sequences, length, _ = tokens.shape
         qkv = self.qkv(tokens).reshape(batch * sequences, length, 3, self.num_heads, self.head_dim)
-        # CUDA's float32 kernels that make no score matrix want heads of a multiple of 4; zeros
-        # change no product. Only one stage of xs, with heads of 30, needs them.
+        # CUDA's float32 kernels that make no score matrix need head widths that are multiples of 4;
+        # zeros change no product. Only one stage of xs, whose heads are 30 wide, is padded.
         qkv = F.pad(qkv, (0, padding)) if (padding := -self.head_dim % 4) else qkv
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (N sequences, heads, tokens, dim)
-        out = attend(query, key, value, scale=self.head_dim**-0.5)
+        out = F.scaled_dot_product_attention(query, key, value, scale=self.head_dim**-0.5)
         out = out[..., : self.head_dim].transpose(1, 2)
         return self.proj(out.reshape(tokens.shape))
 
 
-class Mlp(nn.Module):
-    """Two linear layers with SiLU between, on (..., C)."""
-
-    def __init__(self, embed_dims: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(embed_dims, mlp_ratio * embed_dims)
-        self.fc2 = Linear(mlp_ratio * embed_dims, embed_dims)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Expand, activate, reduce."""
-        return feed_forward(x, self.fc1, 'silu', self.fc2)
-
-
 class TransformerLayer(nn.Module):
-    """Pre-norm transformer layer on (N, sequences, tokens, C), shape kept."""
+    """Pre-norm transformer layer; (N, sequences, tokens, C) kept."""
 
     def __init__(
         self, embed_dims: int, num_heads: int, mlp_ratio: int, drop_rate: float, drop_path: float
@@ -118,22 +94,22 @@ class TransformerLayer(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims)
         self.attn = SelfAttention(embed_dims, num_heads)
         self.norm2 = nn.LayerNorm(embed_dims)
-        self.mlp = Mlp(embed_dims, mlp_ratio)
+        self.mlp = Mlp(embed_dims, mlp_ratio * embed_dims, act=nn.SiLU)
         self.dropout = nn.Dropout(drop_rate)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Attention, MLP."""
-        tokens = self.drop_path(tokens, self.dropout(self.attn(self.norm1(tokens))))
-        return self.drop_path(tokens, self.dropout(self.mlp(self.norm2(tokens))))
+        """Attend, then apply the MLP."""
+        tokens = tokens + self.drop_path(self.dropout(self.attn(self.norm1(tokens))))
+        return tokens + self.drop_path(self.dropout(self.mlp(self.norm2(tokens))))
 
 
 class MobileViTBlock(nn.Module):
-    """Local representations, transformers as convolutions, fusion (paper, figure 1b).
+    """Local representations, transformers as convolutions, fusion (figure 1b).
 
-    (N, C, H, W) to the same shape. Pixels at the same place of all p x p patches make one of p x p
-    sequences, each of which the transformers see on its own. A map whose sides p does not divide
-    is enlarged for them and reduced again behind them, both bilinearly.
+    (N, C, H, W) is kept. The pixels at the same place in all p x p patches form one of p x p
+    sequences, which the transformers process independently. A map whose sides are not multiples of
+    p is enlarged before the transformers and reduced after them, both bilinearly.
 
     Args:
         channels: C.
@@ -161,7 +137,7 @@ class MobileViTBlock(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         self.conv_kxk = ConvNormSiLU(channels, channels, 3, norm_cfg=norm_cfg)
-        self.conv_1x1 = Conv2d(channels, embed_dims, 1, bias=False)
+        self.conv_1x1 = nn.Conv2d(channels, embed_dims, 1, bias=False)
         self.transformer = nn.Sequential(
             *(
                 TransformerLayer(embed_dims, num_heads, mlp_ratio, drop_rate, drop_path)
@@ -173,29 +149,29 @@ class MobileViTBlock(nn.Module):
         self.conv_fusion = ConvNormSiLU(2 * channels, channels, 3, norm_cfg=norm_cfg)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Look near, look far, fuse both with the input."""
+        """Compute local, then global representations, and fuse them with the input."""
         height, width = x.shape[-2:]
         full = (height + -height % self.patch_size, width + -width % self.patch_size)
-        # A 1x1 convolution without activation commutes with resizing, which is done on the side of
-        # it that has fewer channels.
-        near = resize(self.conv_kxk(x), full).permute(0, 2, 3, 1)
-        tokens = unfold(self.conv_1x1.on_tokens(near), self.patch_size)
-        tokens = fold(self.norm(self.transformer(tokens)), full, self.patch_size)
-        out = resize(self.conv_proj.conv.on_tokens(tokens).permute(0, 3, 1, 2), (height, width))
-        # The norm takes its statistics behind the resizing, as in the paper's order.
-        out = activate(self.conv_proj.norm(out), 'silu')
-        return self.conv_fusion(torch.cat((x, out), dim=1))
+        # A 1x1 convolution without activation commutes with resizing, so the resizing is done on
+        # the side with fewer channels.
+        near = self.conv_1x1(resize(self.conv_kxk(x), full))
+        tokens = self.norm(self.transformer(unfold(near.permute(0, 2, 3, 1), self.patch_size)))
+        far = fold(tokens, full, self.patch_size).permute(0, 3, 1, 2)
+        far = resize(self.conv_proj.conv(far), (height, width))
+        # In the paper's order the norm comes after the resizing, so it takes its statistics there.
+        far = self.conv_proj.act(self.conv_proj.norm(far))
+        return self.conv_fusion(torch.cat((x, far), dim=1))
 
 
 def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bring (N, C, H, W) to another size bilinearly, if it is another one."""
+    """Resize (N, C, H, W) bilinearly, unless it has that size already."""
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size, mode='bilinear', align_corners=False)
 
 
 def unfold(x: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Gather what patches have in the same place: (N, p h, p w, C) to (N, p p, h w, C)."""
+    """Gather pixels at the same place of all patches: (N, p h, p w, C) to (N, p p, h w, C)."""
     batch, height, width, channels = x.shape
     rows, columns = height // patch_size, width // patch_size
     cells = x.reshape(batch, rows, patch_size, columns, patch_size, channels)
@@ -205,7 +181,7 @@ def unfold(x: torch.Tensor, patch_size: int) -> torch.Tensor:
 
 
 def fold(tokens: torch.Tensor, size: tuple[int, int], patch_size: int) -> torch.Tensor:
-    """Undo `unfold`: (N, p p, h w, C) to (N, p h, p w, C), the sides being ``size``."""
+    """Undo `unfold`: (N, p p, h w, C) to (N, p h, p w, C), whose sides are ``size``."""
     batch, channels = tokens.shape[0], tokens.shape[-1]
     rows, columns = size[0] // patch_size, size[1] // patch_size
     cells = tokens.reshape(batch, patch_size, patch_size, rows, columns, channels)
@@ -217,30 +193,27 @@ class MobileViT(PyramidBackbone):
     """MobileViT as a pyramid with strides 4, 8, 16, 32.
 
     The published weights want images as **BGR scaled to [0, 1], without mean and std**:
-    ``DetDataPreprocessor(mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=False)``. On the usual
-    ImageNet-normalised RGB they lose accuracy, and nothing says so.
+    ``DetDataPreprocessor(mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=False)``. With the usual
+    ImageNet-normalised RGB they lose accuracy without any error.
 
-    Sizes that 64 divides need no resizing in any stage; others work and cost a little accuracy.
+    Sides that are multiples of 64 need no resizing in any stage; others cost a little accuracy.
 
     Args:
-        arch: ``'xxs'``, ``'xs'``, ``'s'``, or a dict of ``stem_dims`` (channels behind the first
-            block), ``embed_dims`` and ``depths`` (each four numbers: channels of a level, and the
-            blocks behind its downsampling, inverted residuals in the first stage and MobileViT
-            blocks in the others), ``transformer_dims`` (three numbers, one for each stage with
-            MobileViT blocks) and ``expand_ratio`` (of the inverted residuals).
-        expand_last: pass the last level through the 1x1 convolution that the classifier has in
-            front of its pooling, to 320, 384 or 640 channels. timm and mmpretrain always do; the
-            authors' detection and segmentation code does not, and it is not done here unless
-            asked for. The weights of an expansion that is not built are left out.
-        output_stride: stride of the last level, 32, or 16 as the authors' segmentation code has it:
-            its downsampling then keeps the size. Weights are the same.
-        drop_rate: dropout in the transformers. The authors train their classifiers with 0.1, the
+        arch: ``'xxs'``, ``'xs'``, ``'s'``, or a dict of ``stem_dims`` (channels after the first
+            block), ``embed_dims`` and ``depths`` (each four numbers: channels of a level, and
+            number of blocks after its downsampling, which are inverted residuals in the first stage
+            and MobileViT blocks in the others), ``transformer_dims`` (three numbers, one for each
+            stage with MobileViT blocks) and ``expand_ratio`` (of the inverted residuals).
+        expand_last: pass the last level through the 1x1 convolution that the classifier has before
+            its pooling, to 320, 384 or 640 channels, as timm and mmpretrain do. The authors'
+            detection and segmentation code has no such convolution; its weights are then left out.
+        output_stride: stride of the last level: 32, or 16 as in the authors' segmentation code,
+            where the last downsampling keeps the size. The weights are the same.
+        drop_rate: dropout in the transformers. The authors train their classifiers with 0.1, and
             xxs with 0.05.
-        drop_path_rate: stochastic depth, which the paper does not have: of the inverted residuals
-            with a residual connection and of both branches of the transformer layers, those of
-            one MobileViT block sharing a rate.
-        out_indices, frozen_stages, norm_eval, norm_cfg, with_cp, deploy, init_cfg: see
-            `PyramidBackbone`, also for the shapes and the errors.
+        common: see `PyramidBackbone`, also for shapes and errors. Stochastic depth, which the paper
+            does not have, applies to inverted residuals with a residual connection and to both
+            branches of the transformer layers, which share one rate within a MobileViT block.
     """
 
     arch_settings = {
@@ -278,29 +251,13 @@ class MobileViT(PyramidBackbone):
     def __init__(
         self,
         arch: Arch,
-        out_indices: Sequence[int] | None = None,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        norm_cfg: Mapping[str, Any] | None = None,
-        drop_path_rate: float = 0.0,
-        with_cp: bool = False,
-        deploy: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        *,
         expand_last: bool = False,
         output_stride: int = 32,
         drop_rate: float = 0.0,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            arch,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            norm_cfg,
-            drop_path_rate,
-            with_cp,
-            deploy,
-            init_cfg,
-        )
+        super().__init__(arch, **common)
         if output_stride not in (16, 32):
             raise ConfigError(f'MobileViT: output_stride={output_stride}; choose 16 or 32')
         self.drop_rate = drop_rate
@@ -318,7 +275,7 @@ class MobileViT(PyramidBackbone):
                     embed_dims[i],
                     stride=2 if self.level_strides[i] <= output_stride else 1,
                 ),
-                with_cp=with_cp,
+                with_cp=self.with_cp,
             )
             for i in range(self.num_stages)
         )
@@ -330,18 +287,18 @@ class MobileViT(PyramidBackbone):
         self.finish_init()
 
     def level_channels(self) -> tuple[int, ...]:
-        """Channels of every level, the last one's expanded where that was asked for."""
+        """Channels of every level, including the expansion of the last one if there is one."""
         channels = super().level_channels()
         if hasattr(self, 'conv_1x1_exp'):
             return (*channels[:-1], self.conv_1x1_exp.conv.out_channels)
         return channels
 
     def optional_parts(self) -> tuple[str, ...]:
-        """The 1x1 expansion, where it was not asked for."""
+        """The 1x1 expansion, if it was not requested."""
         return () if hasattr(self, 'conv_1x1_exp') else ('conv_1x1_exp.',)
 
     def forward_output(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        """The last level through the 1x1 expansion if there is one, the others as they are."""
+        """Apply the 1x1 expansion, if there is one, to the last level."""
         is_last = index == len(self.level_strides) - 1
         return self.conv_1x1_exp(x) if is_last and hasattr(self, 'conv_1x1_exp') else x
 
@@ -369,7 +326,7 @@ class MobileViT(PyramidBackbone):
 
 
 def _init_weights(module: nn.Module) -> None:
-    """The authors' choice (their ``mobilevit.yaml``)."""
+    """The initialisation of the authors' ``mobilevit.yaml``."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode='fan_out')
     elif isinstance(module, nn.Linear):

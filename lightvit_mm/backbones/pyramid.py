@@ -9,76 +9,73 @@ from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightvit_mm.checkpoints.layout import (
-    Layout,
-    Tensors,
-    WeightsError,
-    find_match,
-    fit,
-    unwrap,
-)
-from lightvit_mm.checkpoints.reading import Checkpoint
-from lightvit_mm.deploy.fold import fold_modules
+from lightvit_mm.checkpoints.strict import StrictLoading
 from lightvit_mm.errors import ConfigError, ConfigTypeError
-from lightvit_mm.layers.contiguous import contiguous_levels
+from lightvit_mm.layers.fold import fold_modules
+
+__all__ = ['Arch', 'PyramidBackbone']
 
 Arch = str | Mapping[str, Any]
 
 
-class PyramidBackbone(BaseModule):
-    """Base class: images in, a feature pyramid out, the same arguments and promises everywhere.
+class PyramidBackbone(StrictLoading):
+    """Base class: images in, a feature pyramid out, with the same arguments in every family.
 
-    A family sets ``arch_settings``, ``level_strides`` and ``layouts``, calls ``super().__init__``
-    first, makes ``self.stem`` and ``self.stages`` (of ``num_stages`` stages), and calls
-    ``self.finish_init()`` last.
+    A family sets ``arch_settings``, ``level_strides`` and ``layouts``. Its ``__init__`` takes
+    ``arch``, its own keyword arguments and ``**common``, the arguments below, which it hands on.
+    It calls ``super().__init__`` first, makes ``self.stem`` and ``self.stages`` (``num_stages`` of
+    them), and calls ``self.finish_init()`` last.
 
     Args:
         arch: name of a variant in ``arch_settings``, or a dict with the same fields.
-        out_indices: the stages whose outputs are returned, increasing, negative ones counted from
-            the end; None means all. Stages above the last one are not built.
+        out_indices: increasing numbers of the stages whose outputs are returned; negative ones
+            count from the end. None means all. Stages after the last one are not built.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages. Frozen
-            means in eval mode and without gradient.
-        norm_eval: keep the BatchNorm statistics as they are while training; their affine
-            parameters still train.
+            parts stay in eval mode and get no gradient.
+        norm_eval: keep the BatchNorm statistics fixed during training; the affine parameters are
+            still trained.
         norm_cfg: config of every norm that is a BatchNorm in the paper; None means
             ``dict(type='BN')``. Synchronised types become ``BN`` without CUDA.
-        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
-        with_cp: trade time for memory by gradient checkpointing.
-        deploy: build the inference form at once; weights of either form load into it.
+        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
+        with_cp: gradient checkpointing, which saves memory and costs time.
+        deploy: build the inference form directly; weights of either form load into it.
         init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=...)``.
 
     Raises:
-        TypeError: an unknown argument, or ``arch`` neither a name nor a dict.
+        TypeError: an unknown argument, or ``arch`` is neither a name nor a dict.
         ValueError: an unknown ``arch``, wrong fields in it, or an index out of range.
     """
 
     arch_settings: ClassVar[dict[str, dict[str, Any]]]
     level_strides: ClassVar[tuple[int, ...]]
-    open_size: ClassVar[bool] = True  # one graph is right for every multiple of 32
-    layouts: tuple[Layout, ...] = ()  # an instance may have its own, made from its arch
+    open_size: ClassVar[bool] = True  # one exported graph is valid for every multiple of 32
 
     stem: nn.Module
     stages: nn.ModuleList
 
     def __new__(cls, *args: Any, **kwargs: Any) -> PyramidBackbone:
-        """Keep the arguments, from which `_twin` builds the same network again."""
-        self = super().__new__(cls)
-        signature = inspect.signature(cls.__init__)
-        try:
-            signature.bind_partial(self, *args, **kwargs)
-        except TypeError as error:
-            known = ', '.join(list(signature.parameters)[1:])
-            raise ConfigTypeError(f'{cls.__name__}: {error}; it takes {known}') from None
-        object.__setattr__(self, '_init_arguments', (args, kwargs))
-        return self
+        """Refuse arguments that neither the family nor the contract has."""
+        signatures = (inspect.signature(init) for init in (cls.__init__, PyramidBackbone.__init__))
+        known = dict.fromkeys(
+            name
+            for signature in signatures
+            for name, parameter in signature.parameters.items()
+            if name != 'self' and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        )
+        unknown = [name for name in kwargs if name not in known]
+        if unknown:
+            raise ConfigTypeError(
+                f'{cls.__name__} has no argument {unknown[0]!r}; it takes {", ".join(known)}'
+            )
+        return super().__new__(cls, *args, **kwargs)
 
     def __init__(
         self,
         arch: Arch,
+        *,
         out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -108,7 +105,6 @@ class PyramidBackbone(BaseModule):
         self.deploy = deploy
         self.deployed = False
         self.out_strides = tuple(self.level_strides[i] for i in self.out_indices)
-        self._weights_source: str | None = None
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -127,10 +123,10 @@ class PyramidBackbone(BaseModule):
         return [rates[sum(depths[:i]) : sum(depths[: i + 1])] for i in range(len(depths))]
 
     def finish_init(self) -> None:
-        """Last step of a family's ``__init__``: lay out the memory, freeze, fold."""
-        # Convolutions and token layers then work on one layout, and a token view costs no copy.
+        """Last step of a family's ``__init__``: set the memory layout, freeze, fold."""
+        # Convolutions and token layers then share one layout, and viewing a map as tokens is free.
         self.to(memory_format=torch.channels_last)
-        self.register_forward_hook(contiguous_levels)
+        self.register_forward_hook(_contiguous_levels)
         self._freeze()
         if self.deploy:
             self.switch_to_deploy()
@@ -142,8 +138,8 @@ class PyramidBackbone(BaseModule):
             x: images (N, 3, H, W), floating point, any H, W >= 1.
 
         Returns:
-            For each of ``out_indices`` a map (N, out_channels[i], ceil(H / s), ceil(W / s)) with
-            s = out_strides[i].
+            One map for each of ``out_indices``: (N, out_channels[i], ceil(H / s), ceil(W / s))
+            with s = out_strides[i].
         """
         x = self.stem(x)
         outs = []
@@ -153,20 +149,8 @@ class PyramidBackbone(BaseModule):
                 outs.append(self.forward_output(index, x))
         return tuple(outs)
 
-    def optional_parts(self) -> tuple[str, ...]:
-        """Name prefixes of weights that this backbone does without though a file may have them."""
-        return ()
-
-    def unpublished_parts(self) -> tuple[str, ...]:
-        """Name prefixes of weights that no published file has.
-
-        Such a file may lack them; they then stay as they are, and the line that reports the
-        loading says so. A file saved from this backbone must have them.
-        """
-        return ()
-
     def forward_output(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        """What is returned of stage ``index``; a family with output norms overrides it."""
+        """The level made from the output of stage ``index``; families with output norms differ."""
         return x
 
     def train(self, mode: bool = True) -> PyramidBackbone:
@@ -182,30 +166,13 @@ class PyramidBackbone(BaseModule):
     def switch_to_deploy(self) -> PyramidBackbone:
         """Fold everything that can be folded, in place, and return the backbone.
 
-        The outputs stay those of eval mode; training-mode statistics are gone. Calling it again
+        The outputs stay those of eval mode; the statistics for training are lost. Calling it again
         changes nothing.
         """
         if not self.deployed:
             fold_modules(self)
             self.deployed = True
         return self
-
-    def init_weights(self) -> None:
-        """Run mmengine's initialisation; says so where it leaves random weights in place."""
-        configs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else self.init_cfg or []
-        sources = [str(cfg['checkpoint']) for cfg in configs if 'checkpoint' in cfg]
-        if not sources and not self.is_init:
-            print_log(
-                f'{self.describe()}: no pretrained weights (init_cfg is {self.init_cfg}), so it '
-                'starts from random ones unless a checkpoint is loaded next',
-                logger='current',
-                level=logging.WARNING,
-            )
-        self._weights_source = sources[-1] if sources else None
-        try:
-            super().init_weights()
-        finally:
-            self._weights_source = None
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter, for layer-wise learning-rate decay (mmpretrain's protocol).
@@ -216,7 +183,7 @@ class PyramidBackbone(BaseModule):
 
         Returns:
             The layer and the number of layers: 0 for the stem, one per block (a downsampling
-            counts with the block behind it), the last for everything after the blocks.
+            belongs to the block after it), the last for everything after the blocks.
         """
         depths = self.arch['depths'][: self.num_stages]
         num_layers = sum(depths) + 2
@@ -229,90 +196,12 @@ class PyramidBackbone(BaseModule):
             return sum(depths[:stage]) + block + 1, num_layers
         return num_layers - 1, num_layers
 
-    def describe(self) -> str:
-        """Class and variant, for messages."""
-        return f'{type(self).__name__} {self.arch_name}'
-
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
         for module in (self.stem, *self.stages[: self.frozen_stages]):
             module.eval()
             module.requires_grad_(False)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Bring weights of any known layout into ours before the submodules take theirs."""
-        checkpoint: Checkpoint | None = local_metadata.get('checkpoint')
-        source = self._weights_source or (checkpoint.path if checkpoint else 'the state dict')
-        inside = [key for key in state_dict if key.startswith(prefix)]
-        weights = unwrap({key[len(prefix) :]: state_dict[key] for key in inside})
-        if not weights and checkpoint:
-            # A file of the backbone alone, loaded into a whole model: its names have no prefix,
-            # so the model took them for strangers. (mmengine has removed a "module." by then.)
-            weights = unwrap(checkpoint.state_dict)
-            taken = {key.removeprefix('module.') for key in weights}
-            unexpected_keys[:] = [key for key in unexpected_keys if key not in taken]
-        tensors = self._read_weights(weights, source)
-        for key in inside:
-            del state_dict[key]
-        state_dict.update({prefix + name: tensor for name, tensor in tensors.items()})
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-
-    def _read_weights(self, weights: Mapping[str, torch.Tensor], source: str) -> Tensors:
-        """``weights`` in our layout and in the form (training or deploy) of this backbone."""
-        above = range(len(self.stages), len(self.level_strides))
-        not_built = tuple(f'stages.{i}.' for i in above) + self.optional_parts()
-        own = self.state_dict()
-        unpublished = self.unpublished_parts()
-        match, expected = find_match(weights, own, self.layouts, not_built, unpublished), own
-        if not match.complete:
-            with torch.device('meta'):
-                other = self._twin(deploy=not self.deployed).state_dict()
-            other_match = find_match(weights, other, self.layouts, not_built, unpublished)
-            if other_match.fits_at_all and other_match.rank < match.rank:
-                match, expected = other_match, other
-        if expected is not own and not self.deployed:
-            raise WeightsError(
-                f'{self.describe()}: {source} holds folded (deploy form) weights, which cannot be '
-                'trained. Build the backbone with deploy=True, or load the weights from before '
-                'the folding'
-            )
-        tensors = fit(match, expected, self.describe(), source)
-        num_loaded = len(tensors) - len(match.kept)
-        print_log(
-            f'{self.describe()}: {num_loaded}/{len(expected)} tensors from the '
-            f'{match.layout.name} layout of {source}' + match.summary(),
-            logger='current',
-        )
-        if expected is own:
-            return tensors
-        kept = {name: value for name, value in own.items() if name.startswith(match.absent)}
-        return {**self._fold_weights(tensors), **kept}
-
-    def _fold_weights(self, tensors: Tensors) -> Tensors:
-        twin = self._twin(deploy=False)
-        for name, value in twin.state_dict().items():
-            if not tensors[name].is_meta:  # which stands for what the file may lack
-                value.copy_(tensors[name])
-        return twin.switch_to_deploy().state_dict()
-
-    def _twin(self, deploy: bool) -> PyramidBackbone:
-        """Another backbone of the same arguments, in the training or the deploy form."""
-        args, kwargs = self._init_arguments
-        arguments = inspect.signature(type(self).__init__).bind(self, *args, **kwargs).arguments
-        arguments.pop('self')
-        return type(self)(**{**arguments, 'deploy': deploy, 'init_cfg': None})
 
     @classmethod
     def _resolve_arch(cls, arch: Arch) -> tuple[str, dict[str, Any]]:
@@ -337,7 +226,7 @@ class PyramidBackbone(BaseModule):
             per_stage = isinstance(setting, tuple) and len(setting) == num_levels
             if per_stage and len(arch[name]) != num_levels:
                 raise ConfigError(
-                    f'{cls.__name__}: {name} of a custom arch needs {num_levels} numbers, one a '
+                    f'{cls.__name__}: {name} of a custom arch needs {num_levels} numbers, one per '
                     f'stage; given {arch[name]}'
                 )
         return 'custom', dict(arch)
@@ -369,3 +258,24 @@ class PyramidBackbone(BaseModule):
             )
             resolved['type'] = 'BN'
         return resolved
+
+
+def _contiguous_levels(
+    module: nn.Module, images: tuple[torch.Tensor], levels: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """Lay the levels out as (N, C, H, W) in memory; a forward hook.
+
+    mmcv 2.1.0's RoIAlign takes that layout for granted, and the necks keep the layout of their
+    input: in channels_last, RoIAlign would silently read features of other places.
+    """
+    levels = tuple(level.contiguous() for level in levels)
+    for level in levels:
+        if level.requires_grad and not torch.compiler.is_compiling():
+            # Heads return contiguous gradients. On a CPU, the backward passes of BatchNorm and of
+            # convolutions are several times slower where gradient and map differ in layout.
+            level.register_hook(_channels_last)
+    return levels
+
+
+def _channels_last(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)

@@ -4,14 +4,14 @@ Wang et al., "RepViT: Revisiting Mobile CNN From ViT Perspective", CVPR 2024,
 https://arxiv.org/abs/2307.09283. Numbers equal those of the authors' code, THU-MIG/RepViT at
 298f420 (of its three copies there is one here, for all tasks), and of timm 1.0.31.
 
-What differs from that code: stages instead of one list of blocks; the 1x1 branch of the depthwise
-unit is a scale and shift, and no convolution; BatchNorm statistics are frozen only on request.
+Differences from that code: stages instead of one list of blocks; the 1x1 branch of the depthwise
+unit is computed as a scale and shift; BatchNorm statistics are frozen only on request.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -20,15 +20,9 @@ from torch import nn
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.repvit import make_layouts
-from lightvit_mm.deploy.fold import add_identity_to_depthwise, fuse_conv_and_norm
 from lightvit_mm.errors import ConfigError
-from lightvit_mm.layers import (
-    ConvNorm,
-    DropPath,
-    SqueezeExcite,
-    Stage,
-    chain,
-)
+from lightvit_mm.layers import ConvNorm, ConvNormAct, DropPath, SqueezeExcite, Stage
+from lightvit_mm.layers.fold import add_identity_to_depthwise, fuse_conv_and_norm
 from lightvit_mm.registry import MODELS
 
 __all__ = ['RepViT']
@@ -36,24 +30,21 @@ __all__ = ['RepViT']
 TAPS = ('stage', 'pre_block')
 
 
-class Stem(nn.Module):
+class Stem(nn.Sequential):
     """Two convolutions of stride 2: (N, 3, H, W) to (N, C, ceil(H / 4), ceil(W / 4))."""
 
     def __init__(self, embed_dims: int, norm_cfg: Mapping[str, Any]) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(3, embed_dims // 2, 3, stride=2, norm_cfg=norm_cfg)
-        self.conv2 = ConvNorm(embed_dims // 2, embed_dims, 3, stride=2, norm_cfg=norm_cfg)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Reduce twice, with GELU between."""
-        return chain(x, 'gelu', self.conv1, self.conv2)
+        half = embed_dims // 2
+        self.conv1 = ConvNormAct(3, half, 3, stride=2, norm_cfg=norm_cfg, act=nn.GELU)
+        self.conv2 = ConvNorm(half, embed_dims, 3, stride=2, norm_cfg=norm_cfg)
 
 
 class RepVGGDW(nn.Module):
-    """Depthwise 3x3 with two parallel branches, a 1x1 and the identity; shape kept.
+    """Depthwise 3x3 convolution with two parallel branches, 1x1 and identity; shape kept.
 
     A norm follows the sum. The first version of the paper had it on the 1x1 branch instead, which
-    computes the same function; its weights are converted on loading.
+    computes the same function; weights of that version are converted on loading.
     """
 
     def __init__(self, channels: int, norm_cfg: Mapping[str, Any]) -> None:
@@ -64,13 +55,13 @@ class RepVGGDW(nn.Module):
         self.folded = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Sum the branches and normalise; folded, it is one convolution."""
+        """Sum the branches and normalise; once folded, this is one convolution."""
         if self.folded:
             return self.conv(x)
         return self.norm(self.conv(x) + self._scale_and_identity(x))
 
     def fold(self) -> None:
-        """Put all branches and the norm into the 3x3 kernel."""
+        """Fold all branches and the norm into the 3x3 kernel."""
         conv = cast(ConvNorm, self.conv).conv
         assert conv.bias is not None and self.conv1x1.bias is not None
         add_identity_to_depthwise(conv)
@@ -82,31 +73,31 @@ class RepVGGDW(nn.Module):
         self.folded = True
 
     def _scale_and_identity(self, x: torch.Tensor) -> torch.Tensor:
-        # Many times faster than a grouped 1x1 convolution and an addition, forward and backward.
+        # Many times faster than a grouped 1x1 convolution and a sum, forward and backward.
         scale, shift = self.conv1x1.weight.view(-1, 1, 1) + 1, self.conv1x1.bias
         assert shift is not None
         return torch.addcmul(shift.view(-1, 1, 1).to(x.dtype), x, scale.to(x.dtype))
 
 
 class ChannelMixer(nn.Module):
-    """Residual feed-forward of two 1x1 convolutions, shape kept; it starts as the identity."""
+    """Residual feed-forward network of two 1x1 convolutions, initially the identity; shape kept."""
 
     expansion = 2
 
     def __init__(self, channels: int, norm_cfg: Mapping[str, Any], drop_path: float) -> None:
         super().__init__()
         hidden = self.expansion * channels
-        self.conv1 = ConvNorm(channels, hidden, norm_cfg=norm_cfg)
+        self.conv1 = ConvNormAct(channels, hidden, norm_cfg=norm_cfg, act=nn.GELU)
         self.conv2 = ConvNorm(hidden, channels, norm_cfg=norm_cfg, norm_weight=0)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Expand, activate, reduce, add."""
-        return self.drop_path(x, chain(x, 'gelu', self.conv1, self.conv2))
+        """Expand, activate, reduce, and add to the input."""
+        return x + self.drop_path(self.conv2(self.conv1(x)))
 
 
 class RepViTBlock(nn.Sequential):
-    """Depthwise token mixer, squeeze-excitation where asked for, channel mixer; shape kept."""
+    """Token mixer, squeeze-and-excitation if ``use_se``, channel mixer; shape kept."""
 
     def __init__(
         self, channels: int, use_se: bool, norm_cfg: Mapping[str, Any], drop_path: float
@@ -119,9 +110,10 @@ class RepViTBlock(nn.Sequential):
 
 
 class Downsample(nn.Sequential):
-    """The deep downsampling: (N, C, H, W) to (N, C', ceil(H / 2), ceil(W / 2)).
+    """Deeper downsampling: (N, C, H, W) to (N, C', ceil(H / 2), ceil(W / 2)).
 
-    A block without squeeze-excitation, then space, then channels, then a feed-forward.
+    A block without squeeze-and-excitation, a depthwise convolution of stride 2, a 1x1 convolution
+    to the new width, and a feed-forward network.
     """
 
     def __init__(
@@ -140,25 +132,24 @@ class Downsample(nn.Sequential):
 class RepViT(PyramidBackbone):
     """RepViT as a pyramid with strides 4, 8, 16, 32.
 
-    The names of the first version live on in old files: ``'m1'`` is today's ``'m0_9'``, ``'m2'``
-    is ``'m1_1'``, and ``'m3'`` has no successor. Their authors' links are dead; timm has the
+    Old files use the names of the paper's first version: ``'m1'`` is today's ``'m0_9'``, ``'m2'``
+    is ``'m1_1'``, and ``'m3'`` has no successor. The authors' links to them are dead; timm has the
     weights as ``repvit_m1.dist_in1k`` and so on.
 
     Args:
         arch: ``'m0_6'``, ``'m0_9'``, ``'m1_0'``, ``'m1_1'``, ``'m1_5'``, ``'m2_3'``, the first
             version's ``'m1'``, ``'m2'``, ``'m3'``, or a dict of ``embed_dims`` and ``depths``
-            (each four numbers). Squeeze-excitation is in every other block of a stage, from its
-            first on.
-        tap: where the first three levels are taken. ``'stage'``: behind the blocks of a stage, as
-            the authors' COCO configs and timm do. ``'pre_block'``: one block later, behind the
-            first block of the downsampling that follows, as the authors' ADE20K configs do.
-            Parameters have the same names either way. With ``'pre_block'`` that block counts to
-            the level in front of it: it is built for the last level too (without the rest of the
-            downsampling) and ``frozen_stages`` covers it.
-        out_indices, frozen_stages, norm_eval, norm_cfg, drop_path_rate, with_cp, deploy, init_cfg:
-            see `PyramidBackbone`, also for the shapes and the errors. The authors' downstream
-            results were trained with ``norm_eval=True`` and nothing frozen. A downsampling drops
-            paths at the rate of the block behind it.
+            (each four numbers). Every other block of a stage has squeeze-and-excitation, beginning
+            with the first.
+        tap: where the first three levels are taken. ``'stage'``: after the blocks of a stage, as in
+            the authors' COCO configs and in timm. ``'pre_block'``: one block later, after the first
+            block of the next downsampling, as in the authors' ADE20K configs. The parameters have
+            the same names either way. With ``'pre_block'`` that block belongs to the level before
+            it: it is built for the last level too (without the rest of the downsampling), and
+            ``frozen_stages`` covers it.
+        common: see `PyramidBackbone`, also for shapes and errors. The authors' downstream results
+            were trained with ``norm_eval=True`` and nothing frozen. A downsampling has the drop
+            path rate of the block after it.
     """
 
     arch_settings = {
@@ -177,27 +168,11 @@ class RepViT(PyramidBackbone):
     def __init__(
         self,
         arch: Arch,
-        out_indices: Sequence[int] | None = None,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        norm_cfg: Mapping[str, Any] | None = None,
-        drop_path_rate: float = 0.0,
-        with_cp: bool = False,
-        deploy: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        *,
         tap: str = 'stage',
+        **common: Any,
     ) -> None:
-        super().__init__(
-            arch,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            norm_cfg,
-            drop_path_rate,
-            with_cp,
-            deploy,
-            init_cfg,
-        )
+        super().__init__(arch, **common)
         if tap not in TAPS:
             raise ConfigError(
                 f'RepViT has no tap {tap!r}; choose one of {", ".join(map(repr, TAPS))}'
@@ -215,7 +190,7 @@ class RepViT(PyramidBackbone):
         self.finish_init()
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Compute the pyramid, (N, 3, H, W) to one map a level (see `PyramidBackbone`)."""
+        """Compute the pyramid: (N, 3, H, W) to one map per level, see `PyramidBackbone.forward`."""
         if self.tap == 'stage':
             return super().forward(x)
         x = self.stem(x)
@@ -234,7 +209,7 @@ class RepViT(PyramidBackbone):
         return tuple(outs)
 
     def optional_parts(self) -> tuple[str, ...]:
-        """What follows the block that the last level ends in."""
+        """The rest of the downsampling that the last level ends in, and the stage after it."""
         if not self.ends_in_pre_block:
             return ()
         stage = f'stages.{self.num_stages}'

@@ -1,19 +1,18 @@
 """Swin Transformer with channel shuffle, and the plain one that it is compared with.
 
-Channel shuffle: https://arxiv.org/abs/2310.05642; `lightvit_mm.layers.channel_shuffle` says what is
-the paper's, what its first author's forks show, and what is ours. Swin: Liu et al., ICCV 2021,
-https://arxiv.org/abs/2103.14030; microsoft/Swin-Transformer. With ``rescale='fixed'`` and
-``out_norm=False`` the numbers equal those of the fork Ackesnal/Swin-Transformer, branch release at
-552244b; with ``shuffle=False`` those of the plain network.
+Channel shuffle: https://arxiv.org/abs/2310.05642; `lightvit_mm.layers.channel_shuffle` lists what
+comes from the paper, what from its first author's forks, and what is our choice. Swin: Liu et al.,
+ICCV 2021, https://arxiv.org/abs/2103.14030; microsoft/Swin-Transformer. With ``rescale='fixed'``
+and ``out_norm=False`` the numbers equal those of the fork Ackesnal/Swin-Transformer, branch release
+at 552244b; with ``shuffle=False`` those of the plain network.
 
-Windows at the border are treated as in Swin's detection code: after the norm, maps are padded with
-zeros to whole windows, and the zeros take part in the attention. A map that is no longer than a
-window in one direction is not shifted, as in the classification code; the detection code shifts it.
+Windows at the border work as in Swin's detection code: after the norm, maps are zero-padded to
+whole windows, and the zeros take part in the attention. A map that fits into one window in one
+direction is not shifted, as in the classification code; the detection code shifts it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +21,6 @@ from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.checkpoints.shuffle_swin import LAYOUTS, SHUFFLED_LAYOUTS
-from lightvit_mm.deploy.fold import fold_affine_into_next_linear
-from lightvit_mm.deploy.packed import Conv2d, Linear
 from lightvit_mm.layers import (
     ChannelShuffle,
     Stage,
@@ -31,6 +28,7 @@ from lightvit_mm.layers import (
     init_linear,
     pad_to_multiple,
 )
+from lightvit_mm.layers.fold import fold_affine_into_next_linear
 from lightvit_mm.registry import MODELS
 
 __all__ = ['ShuffleSwin']
@@ -43,38 +41,38 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, embed_dims: int, patch_size: int) -> None:
         super().__init__()
-        self.proj = Conv2d(3, embed_dims, patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(3, embed_dims, patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Embed and normalise."""
+        """Embed and normalise each patch."""
         x = self.proj(pad_to_multiple(x, self.proj.stride[0]))
         return self.norm(x.permute(0, 2, 3, 1))
 
 
 class PatchMerging(nn.Module):
-    """Join 2 x 2 tokens: (N, H, W, C) to (N, ceil(H / 2), ceil(W / 2), 2C)."""
+    """Merge 2 x 2 tokens: (N, H, W, C) to (N, ceil(H / 2), ceil(W / 2), 2C)."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dims, eps=NORM_EPS)
-        self.reduction = Linear(4 * dims, 2 * dims, bias=False)
+        self.reduction = nn.Linear(4 * dims, 2 * dims, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Gather, normalise, reduce."""
+        """Concatenate each 2 x 2 tokens, normalise and reduce."""
         x = _pad_to_multiple(x, 2)
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (N, h, 2, w, 2, C)
         return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 
     def fold(self) -> None:
-        """Put scale and shift of the norm into the reduction."""
+        """Fold scale and shift of the norm into the reduction."""
         fold_affine_into_next_linear(self.norm, self.reduction)
 
 
 class SplitPatchMerging(nn.Module):
-    """Patch merging of the attended and of the idle half, each on its own.
+    """Separate patch merging of the attended and of the idle half.
 
-    (N, H, W, 2C) to (N, ceil(H / 2), ceil(W / 2), 4C), for half the cost of a joint one.
+    (N, H, W, 2C) to (N, ceil(H / 2), ceil(W / 2), 4C), at half the cost of merging both jointly.
     """
 
     def __init__(self, attend_dims: int) -> None:
@@ -89,14 +87,14 @@ class SplitPatchMerging(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention within windows of M x M tokens, (N, H, W, C) kept.
+    """Self-attention within windows of M x M tokens; (N, H, W, C) kept.
 
     Args:
         dims: C.
-        num_heads: attention heads.
+        num_heads: number of attention heads.
         window_size: M.
-        shift: how far the windows are moved down and to the right; the map is taken as a torus,
-            but no token attends across its seam.
+        shift: by how many tokens the windows are moved down and to the right. The map wraps around,
+            but no token attends across the seam.
     """
 
     relative_position_index: torch.Tensor
@@ -107,8 +105,8 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.window_size = window_size
         self.shift = shift
-        self.qkv = Linear(dims, 3 * dims)
-        self.proj = Linear(dims, dims)
+        self.qkv = nn.Linear(dims, 3 * dims)
+        self.proj = nn.Linear(dims, dims)
         num_offsets = 2 * window_size - 1
         self.relative_position_bias_table = nn.Parameter(torch.empty(num_offsets**2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
@@ -123,13 +121,13 @@ class WindowAttention(nn.Module):
         self.folded = False
 
     def position_bias(self) -> torch.Tensor:
-        """What is added to the scores: (heads, M * M, M * M)."""
+        """Bias of each head and pair of tokens: (heads, M * M, M * M)."""
         if self.folded:
             return self.relative_position_bias
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pad, shift, attend within each window, and undo the first two."""
+        """Pad and shift the map, attend within each window, then undo shift and padding."""
         batch, height, width, dims = x.shape
         size, shift = self.window_size, self.shift if min(x.shape[1:3]) > self.window_size else 0
         x = _pad_to_multiple(x, size)
@@ -155,14 +153,14 @@ class WindowAttention(nn.Module):
         return self.proj(x[:, :height, :width])
 
     def fold(self) -> None:
-        """Look the bias of each pair of positions up once for all.
+        """Replace the table by the biases looked up in it.
 
-        The norm in front is not folded into ``qkv``: the padding between them is zero after its
-        shift, and would not be before.
+        The norm before the attention is not folded into ``qkv``: the padding between them is zero
+        after the shift of the norm, so it would have to be something else before it.
         """
         bias = self.position_bias().detach().contiguous()
         del self.relative_position_bias_table, self.relative_position_index
-        # A buffer, since torch's fast attention on CPUs refuses a bias that requires a gradient.
+        # A buffer, because torch's fast attention on CPUs rejects a bias that requires a gradient.
         self.register_buffer('relative_position_bias', bias)
         self.folded = True
 
@@ -180,7 +178,7 @@ def _windows(x: torch.Tensor, size: int) -> torch.Tensor:
 def _across_seam(
     height: int, width: int, size: int, shift: int, device: torch.device
 ) -> torch.Tensor:
-    """Which pairs of tokens of each window the seam divides: (windows, M * M, M * M)."""
+    """Pairs of tokens of each window on different sides of the seam: (windows, M * M, M * M)."""
     rows = torch.arange(height, device=device) >= height - shift
     columns = torch.arange(width, device=device) >= width - shift
     quarter = (2 * rows[:, None] + 1 * columns)[None, :, :, None]
@@ -192,23 +190,22 @@ def _across_seam(
 class ShuffleSwin(PyramidBackbone):
     """Channel-shuffle Swin Transformer as a pyramid with strides 4, 8, 16, 32.
 
-    The levels are twice as wide as ``attend_dims``; ``extra_tiny`` has 96, 192, 384 and 768
-    channels, ``tiny`` has 192, 384, 768 and 1536. ``'learnable'`` rescaling adds two parameters a
-    block, 20 to ``extra_tiny`` and 22 to ``tiny``. There are no published weights but for the plain
-    networks, ``shuffle=False``.
+    The levels are twice as wide as ``attend_dims``: 96, 192, 384 and 768 channels in
+    ``extra_tiny``, 192, 384, 768 and 1536 in ``tiny``. ``'learnable'`` rescaling adds two
+    parameters per block, 20 in ``extra_tiny`` and 22 in ``tiny``. Only the plain networks,
+    ``shuffle=False``, have published weights.
 
     Args:
         arch: ``'extra_tiny'``, ``'tiny'``, or a dict of ``attend_dims`` (channels that are attended
             to), ``depths`` and ``num_heads``, each four numbers. With ``shuffle=False`` the named
             ones have one block more in the third stage, as in the paper's comparison.
         shuffle: False builds the plain network of width ``attend_dims``, without rescaling.
-        rescale: what the shortcuts of each block are multiplied with: ``'learnable'`` scalars
-            that start at 0.5, ``'fixed'`` 0.5, or ``'none'``.
-        out_norm: normalise each output by a LayerNorm of its own, as in Swin's detection code.
-            Classification files have none; they then keep their initial values.
-        out_indices, frozen_stages, norm_eval, norm_cfg, drop_path_rate, with_cp, deploy, init_cfg:
-            see `PyramidBackbone`, also for the shapes and the errors. There is no BatchNorm, so
-            ``norm_eval`` and ``norm_cfg`` change nothing.
+        rescale: factor of the shortcuts of each block: ``'learnable'`` scalars that start at 0.5,
+            ``'fixed'`` 0.5, or ``'none'``.
+        out_norm: normalise each output with its own LayerNorm, as in Swin's detection code.
+            Classification files have none of them; they then keep their initial values.
+        common: see `PyramidBackbone`, also for shapes and errors. There is no BatchNorm, so
+            ``norm_eval`` and ``norm_cfg`` have no effect.
     """
 
     arch_settings = {
@@ -233,29 +230,13 @@ class ShuffleSwin(PyramidBackbone):
     def __init__(
         self,
         arch: Arch,
-        out_indices: Sequence[int] | None = None,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        norm_cfg: Mapping[str, Any] | None = None,
-        drop_path_rate: float = 0.0,
-        with_cp: bool = False,
-        deploy: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        *,
         shuffle: bool = True,
         rescale: str = 'learnable',
         out_norm: bool = True,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            arch,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            norm_cfg,
-            drop_path_rate,
-            with_cp,
-            deploy,
-            init_cfg,
-        )
+        super().__init__(arch, **common)
         self.shuffle = shuffle
         self.layouts = SHUFFLED_LAYOUTS if shuffle else LAYOUTS
         if not shuffle and self.arch_name in self.plain_depths:
@@ -267,7 +248,7 @@ class ShuffleSwin(PyramidBackbone):
             Stage(
                 self._blocks(i, rescale if shuffle else 'none'),
                 downsample=merging(attend_dims[i - 1]) if i else None,
-                with_cp=with_cp,
+                with_cp=self.with_cp,
             )
             for i in range(self.num_stages)
         )
@@ -281,20 +262,21 @@ class ShuffleSwin(PyramidBackbone):
         self.finish_init()
 
     def level_channels(self) -> tuple[int, ...]:
-        """Channels of every level: both halves."""
-        return tuple((1 + self.shuffle) * dims for dims in self.arch['attend_dims'])
+        """Channels of every level: the attended half, and the idle one if there is one."""
+        halves = 2 if self.shuffle else 1
+        return tuple(halves * dims for dims in self.arch['attend_dims'])
 
     def optional_parts(self) -> tuple[str, ...]:
-        """The output norms of levels that are not returned, or of all."""
+        """The output norms that this backbone does not have."""
         levels = range(len(self.level_strides))
         return tuple(f'out_norms.{i}.' for i in levels if str(i) not in self.out_norms)
 
     def unpublished_parts(self) -> tuple[str, ...]:
-        """The output norms, which only detectors have."""
+        """The output norms, which no classification file has."""
         return tuple(f'out_norms.{i}.' for i in self.out_norms)
 
     def forward_output(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        """Normalise the tokens of a level, and give them the shape of a map."""
+        """Normalise the tokens of a level, and turn (N, H, W, C) into (N, C, H, W)."""
         if str(index) in self.out_norms:
             x = self.out_norms[str(index)](x)
         return x.permute(0, 3, 1, 2)

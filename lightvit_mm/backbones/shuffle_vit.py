@@ -1,63 +1,65 @@
 """Plain ViTs with channel shuffle, and the ones that they are compared with: DeiT and T2T-ViT.
 
-Channel shuffle: https://arxiv.org/abs/2310.05642; `lightvit_mm.layers.channel_shuffle` says what is
-the paper's, what its first author's forks show, and what is ours. DeiT: Touvron et al., ICML 2021,
-https://arxiv.org/abs/2012.12877. T2T-ViT: Yuan et al., ICCV 2021, https://arxiv.org/abs/2101.11986.
+Channel shuffle: https://arxiv.org/abs/2310.05642; `lightvit_mm.layers.channel_shuffle` lists what
+comes from the paper, what from its first author's forks, and what is our choice. DeiT: Touvron et
+al., ICML 2021, https://arxiv.org/abs/2012.12877. T2T-ViT: Yuan et al., ICCV 2021,
+https://arxiv.org/abs/2101.11986.
 
-None of these papers has a detector. The pyramid is that of detectors from plain ViTs in general:
-maps from four depths, or four times the last one, resampled from stride 16 by transposed
-convolutions and pooling. Its parameters are in no published file.
+None of these papers has a detector. The pyramid is the usual one of detectors with plain ViTs, as
+in the detection code of BEiT (Bao et al., ICLR 2022, https://arxiv.org/abs/2106.08254) and mmseg's
+``Feature2Pyramid``: maps from four depths, or four times the last map, are resampled from stride 16
+by transposed convolutions and pooling. No published file has its parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from mmcv.cnn import build_norm_layer
 from torch import nn
+from torch.nn import functional as F
 
 from lightvit_mm.backbones.pyramid import Arch, PyramidBackbone
 from lightvit_mm.backbones.tokens_to_token import TokensToToken
 from lightvit_mm.checkpoints.shuffle_vit import deit_layouts, t2t_vit_layouts
-from lightvit_mm.deploy.packed import Conv2d
 from lightvit_mm.errors import ConfigError
 from lightvit_mm.layers import (
     ChannelShuffle,
-    GlobalAttention,
     Stage,
     TransformerBlock,
     init_linear,
     pad_to_multiple,
-    pyramid_level,
     resize_position,
 )
+from lightvit_mm.layers.fold import fold_affine_into_next_linear, fold_norm_into_transposed_conv
 from lightvit_mm.registry import MODELS
 
 __all__ = ['ShuffleDeiT', 'ShuffleT2TViT']
 
 STRIDE = 16
-# Tokens of a 224 x 224 image, on which the networks were trained.
+# Patches of a 224 x 224 image, the size at which the networks were trained.
 NUM_POSITIONS = 14 * 14
 
 
 class PatchEmbed(nn.Module):
     """Images (N, 3, H, W) to tokens (N, 1 + ceil(H / 16) * ceil(W / 16), C), the class token first.
 
-    The learnt position embedding is interpolated where there are not 14 x 14 patches. Sides that 16
-    does not divide are padded with zeros on the right and the bottom.
+    The learnt position embedding is interpolated unless there are 14 x 14 patches. Sides that are
+    not multiples of 16 are zero-padded on the right and bottom.
     """
 
     def __init__(self, embed_dims: int, num_positions: int) -> None:
         super().__init__()
-        self.proj = Conv2d(3, embed_dims, STRIDE, stride=STRIDE)
+        self.proj = nn.Conv2d(3, embed_dims, STRIDE, stride=STRIDE)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dims))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + num_positions, embed_dims))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Embed each patch, and add its position."""
+        """Embed each patch, and add its position embedding."""
         x = self.proj(pad_to_multiple(x, STRIDE))
         height, width = x.shape[-2:]
         tokens = x.flatten(2).transpose(1, 2)
@@ -65,11 +67,72 @@ class PatchEmbed(nn.Module):
         return tokens + resize_position(self.pos_embed, height, width)
 
 
-class ShuffleViT(PyramidBackbone):
-    """What `ShuffleDeiT` and `ShuffleT2TViT` share: a flat ViT, its blocks in four groups.
+class GlobalAttention(nn.Module):
+    """Self-attention of all tokens; (N, L, C) kept."""
 
-    A family sets the class attributes below, ``make_stem(embed_dims, num_positions)`` and
-    ``make_layouts(depths, shuffle)``.
+    def __init__(self, dims: int, num_heads: int, qkv_bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dims, 3 * dims, bias=qkv_bias)
+        self.proj = nn.Linear(dims, dims)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Let all tokens attend to each other."""
+        batch, length, dims = x.shape
+        query, key, value = (
+            self.qkv(x)
+            .reshape(batch, length, 3, self.num_heads, dims // self.num_heads)
+            .permute(2, 0, 3, 1, 4)  # (3, N, heads, L, C / heads)
+        )
+        x = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(x.transpose(1, 2).reshape(batch, length, dims))
+
+    def fold_norm(self, norm: nn.LayerNorm) -> None:
+        """Take over scale and shift of the norm before the attention."""
+        fold_affine_into_next_linear(norm, self.qkv)
+
+
+class Upsample2(nn.ConvTranspose2d):
+    """(N, C, H, W) to (N, C, 2H, 2W) by a transposed convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 2, stride=2)
+
+
+class Upsample4(nn.Module):
+    """(N, C, H, W) to (N, C, 4H, 4W) by two transposed convolutions, norm and GELU between."""
+
+    def __init__(self, channels: int, norm_cfg: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.up1 = Upsample2(channels)
+        self.norm = build_norm_layer(norm_cfg, channels)[1]
+        self.act = nn.GELU()
+        self.up2 = Upsample2(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Upsample twice by 2."""
+        return self.up2(self.act(self.norm(self.up1(x))))
+
+    def fold(self) -> None:
+        """Fold the norm into the convolution before it."""
+        fold_norm_into_transposed_conv(self.up1, self.norm)
+        self.norm = nn.Identity()
+
+
+def make_level(stride: int, channels: int, norm_cfg: Mapping[str, Any]) -> nn.Module:
+    """A module that turns a map of stride 16 into the level of ``stride`` 4, 8, 16 or 32."""
+    if stride == 4:
+        return Upsample4(channels, norm_cfg)
+    if stride == 8:
+        return Upsample2(channels)
+    return nn.Identity() if stride == 16 else nn.MaxPool2d(2, ceil_mode=True)
+
+
+class ShuffleViT(PyramidBackbone):
+    """What `ShuffleDeiT` and `ShuffleT2TViT` share: a flat ViT with its blocks in four groups.
+
+    A family sets the class attributes below, among them ``make_stem(embed_dims, num_positions)``
+    and ``make_layouts(depths, shuffle)``.
     """
 
     level_strides = (4, 8, 16, 32)
@@ -82,29 +145,13 @@ class ShuffleViT(PyramidBackbone):
     def __init__(
         self,
         arch: Arch,
-        out_indices: Sequence[int] | None = None,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        norm_cfg: Mapping[str, Any] | None = None,
-        drop_path_rate: float = 0.0,
-        with_cp: bool = False,
-        deploy: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        *,
         shuffle: bool = True,
         rescale: str = 'learnable',
         levels_from: str = 'depths',
+        **common: Any,
     ) -> None:
-        super().__init__(
-            arch,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            norm_cfg,
-            drop_path_rate,
-            with_cp,
-            deploy,
-            init_cfg,
-        )
+        super().__init__(arch, **common)
         if levels_from not in ('depths', 'last'):
             raise ConfigError(f"levels_from={levels_from!r}; choose 'depths' or 'last'")
         self.shuffle = shuffle
@@ -115,12 +162,12 @@ class ShuffleViT(PyramidBackbone):
         embed_dims = self.level_channels()[0]
         self.stem = self.make_stem(embed_dims, NUM_POSITIONS)
         self.stages = nn.ModuleList(
-            Stage(self._blocks(i, rescale if shuffle else 'none'), with_cp=with_cp)
+            Stage(self._blocks(i, rescale if shuffle else 'none'), with_cp=self.with_cp)
             for i in range(self.num_stages)
         )
         self.levels = nn.ModuleDict(
             {
-                str(i): pyramid_level(self.level_strides[i], embed_dims, self.norm_cfg)
+                str(i): make_level(self.level_strides[i], embed_dims, self.norm_cfg)
                 for i in self.out_indices
             }
         )
@@ -128,27 +175,28 @@ class ShuffleViT(PyramidBackbone):
         self.finish_init()
 
     def level_channels(self) -> tuple[int, ...]:
-        """Channels of every level, all the same: both halves."""
-        return ((1 + self.shuffle) * self.arch['attend_dims'],) * len(self.level_strides)
+        """Channels of every level, all the same: the attended half, and the idle one if any."""
+        halves = 2 if self.shuffle else 1
+        return (halves * self.arch['attend_dims'],) * len(self.level_strides)
 
     def optional_parts(self) -> tuple[str, ...]:
-        """What makes the levels that are not returned."""
+        """The resampling of the levels that are not returned."""
         return tuple(
             f'levels.{i}.' for i in range(len(self.level_strides)) if i not in self.out_indices
         )
 
     def unpublished_parts(self) -> tuple[str, ...]:
-        """What makes the levels."""
+        """The resampling of all levels."""
         return ('levels.',)
 
     def stage_maps(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The patch tokens after each stage as maps, before a pyramid is made of them.
+        """The patch tokens after each stage as maps, before resampling.
 
         Args:
             x: images (N, 3, H, W).
 
         Returns:
-            For each stage a map (N, C, ceil(H / 16), ceil(W / 16)).
+            One map for each stage: (N, C, ceil(H / 16), ceil(W / 16)).
         """
         height, width = (-(-side // STRIDE) for side in x.shape[-2:])
         tokens, maps = self.stem(x), []
@@ -158,7 +206,7 @@ class ShuffleViT(PyramidBackbone):
         return tuple(maps)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Compute the pyramid, see `PyramidBackbone.forward`."""
+        """Compute the pyramid: (N, 3, H, W) to one map per level, see `PyramidBackbone.forward`."""
         maps = self.stage_maps(x)
         outs = []
         for index in self.out_indices:
@@ -168,7 +216,7 @@ class ShuffleViT(PyramidBackbone):
         return tuple(outs)
 
     def forward_output(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        """A map of stride 16 resampled to the stride of level ``index``."""
+        """Resample a map of stride 16 to the stride of level ``index``."""
         return self.levels[str(index)](x)
 
     def _blocks(self, stage: int, rescale: str) -> list[nn.Module]:
@@ -192,19 +240,18 @@ class ShuffleDeiT(ShuffleViT):
     """Channel-shuffle DeiT as a pyramid with strides 4, 8, 16, 32.
 
     The levels are twice as wide as ``attend_dims``: 384 channels. ``'learnable'`` rescaling adds
-    two parameters a block, 24 to ``tiny``. There are no published weights but for the plain
-    network, ``shuffle=False``; those of distilled models, which have one token more, are refused.
+    two parameters per block, 24 in ``tiny``. Only the plain network, ``shuffle=False``, has
+    published weights; those of distilled models, which have an additional token, are refused.
 
     Args:
         arch: ``'tiny'``, or a dict of ``attend_dims`` (channels that are attended to), ``depths``
-            (of four groups of blocks, behind each of which a level is taken) and ``num_heads``.
+            (of four groups of blocks, after each of which a level is taken) and ``num_heads``.
         shuffle: False builds the plain network of width ``attend_dims``, without rescaling.
-        rescale: what the shortcuts of each block are multiplied with: ``'learnable'`` scalars
-            that start at 0.5, ``'fixed'`` 0.5, or ``'none'``.
+        rescale: factor of the shortcuts of each block: ``'learnable'`` scalars that start at 0.5,
+            ``'fixed'`` 0.5, or ``'none'``.
         levels_from: make the levels from the maps at four ``'depths'``, or all from the ``'last'``.
-        norm_cfg: config of the one BatchNorm, which is in the level of stride 4.
-        out_indices, frozen_stages, norm_eval, drop_path_rate, with_cp, deploy, init_cfg:
-            see `PyramidBackbone`, also for the shapes and the errors.
+        common: see `PyramidBackbone`, also for shapes and errors. The only BatchNorm is in the
+            level of stride 4.
     """
 
     arch_settings = {'tiny': {'attend_dims': 192, 'depths': (3, 3, 3, 3), 'num_heads': 3}}
@@ -220,12 +267,13 @@ class ShuffleT2TViT(ShuffleViT):
     """Channel-shuffle T2T-ViT as a pyramid with strides 4, 8, 16, 32.
 
     The levels are twice as wide as ``attend_dims``: 512 channels. ``'learnable'`` rescaling adds
-    two parameters a block: 14, 20 and 24. ``'fixed'`` multiplies the shortcuts, while the author's
+    two
+    parameters per block: 14, 20 and 24. ``'fixed'`` multiplies the shortcuts, where the author's
     fork multiplies the output of each block.
 
     Args:
-        arch: ``'7'``, ``'10'``, ``'12'``, or a dict as for `ShuffleDeiT`, which also explains all
-            other arguments.
+        arch: ``'7'``, ``'10'``, ``'12'``, or a dict as for `ShuffleDeiT`.
+        shuffle, rescale, levels_from, common: see `ShuffleDeiT`.
     """
 
     arch_settings = {

@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightvit_mm.deploy.fold import fold_affine_into_next_linear
-from lightvit_mm.deploy.packed import Linear
-from lightvit_mm.layers import TokenMlp, pad_to_multiple, resize_position
+from lightvit_mm.layers import Mlp, pad_to_multiple, resize_position
+from lightvit_mm.layers.fold import fold_affine_into_next_linear
 
 __all__ = ['TokensToToken', 'sinusoid_table']
 
@@ -28,11 +27,11 @@ STRIDE = 16
 
 
 class TokenPerformer(nn.Module):
-    """Transformer layer whose attention costs linear time, (N, L, C) to (N, L, C').
+    """Transformer layer with attention of linear complexity: (N, L, C) to (N, L, C').
 
-    Softmax attention is approximated by positive random features, which are fixed. The value takes
-    the place of the shortcut, since it has the new width. As in the authors' code, there is dropout
-    behind attention and MLP in training.
+    Softmax attention is approximated with positive random features, which are fixed. The shortcut
+    starts from the value, since it has the new width. As in the authors' code, dropout follows
+    attention and MLP in training.
     """
 
     random_features: torch.Tensor
@@ -40,17 +39,17 @@ class TokenPerformer(nn.Module):
     def __init__(self, in_dims: int, dims: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(in_dims, eps=NORM_EPS)
-        self.kqv = Linear(in_dims, 3 * dims)
-        self.proj = Linear(dims, dims)
+        self.kqv = nn.Linear(in_dims, 3 * dims)
+        self.proj = nn.Linear(dims, dims)
         self.norm2 = nn.LayerNorm(dims, eps=NORM_EPS)
-        self.mlp = TokenMlp(dims, dims)
+        self.mlp = Mlp(dims, dims)
         self.dropout = nn.Dropout(DROPOUT_RATE)
         num_features = dims // 2
         features = nn.init.orthogonal_(torch.empty(num_features, dims)) * math.sqrt(num_features)
         self.register_buffer('random_features', features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Attend, MLP."""
+        """Attend, then apply the MLP."""
         key, query, value = self.kqv(self.norm1(x)).chunk(3, dim=-1)
         x = value + self.dropout(self.proj(self._kernel_attention(key, query, value)))
         return x + self.dropout(self.mlp(self.norm2(x)))
@@ -58,12 +57,12 @@ class TokenPerformer(nn.Module):
     def _kernel_attention(
         self, key: torch.Tensor, query: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
-        # Sums over all tokens of exponentials need the range of single precision.
+        # Sums of exponentials over all tokens need the range of single precision.
         with _no_autocast(value.device.type):
             key, query = self._kernel(key.float()), self._kernel(query.float())
             context = key.transpose(1, 2) @ value.float()
             # The authors divide both kernels by the root of the number of features, which cancels
-            # but for this number.
+            # except in this number.
             eps = DIVISION_EPS * self.random_features.shape[0]
             norm = query @ key.sum(1)[:, :, None] + eps
             return (query @ context / norm).to(value.dtype)
@@ -73,7 +72,7 @@ class TokenPerformer(nn.Module):
         return torch.exp(x @ self.random_features.float().t() - half_norm)
 
     def fold(self) -> None:
-        """Put scale and shift of the norms into the linear layers behind them."""
+        """Fold scale and shift of the norms into the linear layers that follow them."""
         fold_affine_into_next_linear(self.norm1, self.kqv)
         fold_affine_into_next_linear(self.norm2, self.mlp.fc1)
 
@@ -87,9 +86,9 @@ def _no_autocast(device_type: str) -> AbstractContextManager:
 class TokensToToken(nn.Module):
     """Images (N, 3, H, W) to tokens (N, 1 + ceil(H / 16) * ceil(W / 16), C), the class token first.
 
-    Three soft splits, which are overlapping patches, with a `TokenPerformer` after the first two.
-    The position embedding is a fixed table for 14 x 14 tokens, interpolated for other numbers.
-    Sides that 16 does not divide are padded with zeros on the right and the bottom.
+    Three soft splits (overlapping patches) with a `TokenPerformer` after each of the first two. The
+    position embedding is a fixed table for 14 x 14 tokens, interpolated for other grids. Sides that
+    are not multiples of 16 are zero-padded on the right and bottom.
     """
 
     pos_embed: torch.Tensor
@@ -98,14 +97,14 @@ class TokensToToken(nn.Module):
         super().__init__()
         self.attention1 = TokenPerformer(3 * 7 * 7, TOKEN_DIMS)
         self.attention2 = TokenPerformer(TOKEN_DIMS * 3 * 3, TOKEN_DIMS)
-        self.project = Linear(TOKEN_DIMS * 3 * 3, embed_dims)
+        self.project = nn.Linear(TOKEN_DIMS * 3 * 3, embed_dims)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dims))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         table = sinusoid_table(1 + num_positions, embed_dims)[None]
         self.register_buffer('pos_embed', table, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Split, attend, split, attend, split, embed."""
+        """Alternate soft splits and attention, then embed the tokens."""
         x = pad_to_multiple(x, STRIDE)
         height, width = (side // STRIDE for side in x.shape[-2:])
         tokens = F.unfold(x, 7, padding=2, stride=4).transpose(1, 2)
@@ -122,7 +121,7 @@ class TokensToToken(nn.Module):
 
 
 def sinusoid_table(length: int, dims: int) -> torch.Tensor:
-    """The Transformer's fixed position embedding: (length, dims), sine and cosine in turn."""
+    """The Transformer's fixed position embedding: (length, dims), alternating sine and cosine."""
     frequencies = 10000.0 ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).float()

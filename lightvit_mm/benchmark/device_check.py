@@ -16,11 +16,11 @@ from rich.console import Console
 from torch import nn
 
 from lightvit_mm.benchmark.forms import import_timm
-from lightvit_mm.benchmark.limits import DTYPES, tf32
 from lightvit_mm.benchmark.report import as_table, machine, write_json
 from lightvit_mm.benchmark.run import Settings, Size, benchmark
 from lightvit_mm.benchmark.subjects import Subject, find_subjects, variants
 from lightvit_mm.errors import UserError
+from lightvit_mm.measure.limits import DTYPES, tf32
 
 # Largest difference in standard deviations of a level; of gradients the norm of the difference
 # over the norm.
@@ -130,8 +130,9 @@ def train_detector(work_dir: str, images: int, epochs: int) -> tuple[list[float]
         raise UserError(
             f'no detector can be trained here ({error}): bash tools/setup.sh'
         ) from error
-    from lightvit_mm.data.shapes import make_shapes
-    from lightvit_mm.engine.running import load_config, train
+    from lightvit_mm.engine.configs import load_config
+    from lightvit_mm.engine.running import train
+    from lightvit_mm.shapes.dataset import make_shapes
 
     options = {
         'train_cfg.max_epochs': epochs,

@@ -7,18 +7,22 @@ import importlib.util
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from lightvit_mm.benchmark.limits import DTYPES
-from lightvit_mm.deploy.onnx import INPUT, export_module
 from lightvit_mm.errors import UserError
+from lightvit_mm.export.onnx import export_module
+from lightvit_mm.measure.limits import DTYPES
+from lightvit_mm.runtimes.onnxruntime import INPUT, open_session
+from lightvit_mm.runtimes.openvino import open_model
 
 OURS, THEIRS = 'lightvit_mm', 'timm'
 
@@ -96,30 +100,47 @@ def compiled_form(form: Form, train: bool) -> Form:
     return replace(compiled, first_call=time.perf_counter() - begin)
 
 
-def onnxruntime_form(form: Form) -> Form:
-    """The deploy form exported to ONNX and run by onnxruntime, on as many threads as torch."""
-    import onnxruntime
+def exported_forms(form: Form, runtimes: Sequence[str]) -> list[Form]:
+    """The same exported to ONNX and run by other runtimes, on as many threads as torch.
 
+    Args:
+        form: of inference, in fp32.
+        runtimes: keys of `RUNTIMES`.
+    """
+    if not runtimes:
+        return []
     begin = time.perf_counter()
     names = [f'level{i}' for i in range(len(form.call()))]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Else its threads go on spinning into the time of whoever comes next.
-    options.add_session_config_entry('session.force_spinning_stop', '1')
+    image = form.image.contiguous().numpy()
+    forms = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'model.onnx')
         height, width = form.image.shape[2:]
         export_module(form.model, file, names, (height, width))
-        session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
-    image = form.image.contiguous().numpy()
-    session.run(None, {INPUT: image})
-    return replace(
-        form,
-        how='onnxruntime',
-        call=lambda: session.run(None, {INPUT: image}),
-        first_call=time.perf_counter() - begin,
-    )
+        exporting = time.perf_counter() - begin
+        for runtime in runtimes:
+            begin = time.perf_counter()
+            call = partial(RUNTIMES[runtime](file), image)
+            call()
+            taken = exporting + time.perf_counter() - begin
+            forms.append(replace(form, how=runtime, call=call, first_call=taken))
+    return forms
+
+
+def _in_onnxruntime(file: Path) -> Callable[[np.ndarray], Any]:
+    session = open_session(file)
+    return lambda image: session.run(None, {INPUT: image})
+
+
+def _in_openvino(file: Path) -> Callable[[np.ndarray], Any]:
+    model = open_model(file)
+    return lambda image: model([image])
+
+
+RUNTIMES: dict[str, Callable[[Path], Callable[[np.ndarray], Any]]] = {
+    'onnxruntime': _in_onnxruntime,
+    'openvino': _in_openvino,
+}
 
 
 def timm_models(name: str, train: bool) -> dict[str, nn.Module]:

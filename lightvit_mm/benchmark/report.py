@@ -16,8 +16,8 @@ from rich.table import Table
 
 import lightvit_mm
 from lightvit_mm.benchmark.forms import OURS
-from lightvit_mm.benchmark.profiling import Operator
 from lightvit_mm.benchmark.run import Result, Row
+from lightvit_mm.measure.profiling import Operator
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +12,19 @@ from torch import nn
 from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.benchmark.forms import (
     OURS,
+    RUNTIMES,
     THEIRS,
     Form,
     compiled_form,
     eager_form,
+    exported_forms,
     import_timm,
-    onnxruntime_form,
     timm_models,
 )
-from lightvit_mm.benchmark.limits import (
+from lightvit_mm.benchmark.subjects import Subject
+from lightvit_mm.errors import UserError
+from lightvit_mm.measure.complexity import count_macs, count_parameters
+from lightvit_mm.measure.limits import (
     TRAINING_PRODUCTS,
     Ceilings,
     Floors,
@@ -29,12 +32,10 @@ from lightvit_mm.benchmark.limits import (
     floors,
     measure_ceilings,
 )
-from lightvit_mm.benchmark.profiling import Operator, peak_memory, top_operators
-from lightvit_mm.benchmark.subjects import Subject
-from lightvit_mm.benchmark.timing import Timing, alternate, summarise
-from lightvit_mm.deploy.onnx import require_packages
-from lightvit_mm.engine.complexity import count_macs, count_parameters
-from lightvit_mm.errors import UserError
+from lightvit_mm.measure.profiling import Operator, peak_memory, top_operators
+from lightvit_mm.measure.timing import Timing, alternate, summarise
+from lightvit_mm.runtimes.onnxruntime import require_packages
+from lightvit_mm.runtimes.openvino import require_openvino
 
 Size = tuple[int, int]
 
@@ -48,10 +49,10 @@ class Settings:
     """What is measured of every backbone at every size.
 
     Attributes:
-        dtypes: keys of `limits.DTYPES`; all forms but onnxruntime's run in each of them.
+        dtypes: keys of `limits.DTYPES`; PyTorch's forms run in each of them.
         timm: measure timm's model of that name too.
         compile: also through torch.compile.
-        onnxruntime: also our model exported and run by onnxruntime, in fp32.
+        runtimes: also export the models, and run them in these keys of `RUNTIMES`, in fp32.
         train: a training step, forward and backward, instead of inference in deploy form.
         batch: images a step.
         device: where.
@@ -65,7 +66,7 @@ class Settings:
     dtypes: tuple[str, ...] = ('fp32',)
     timm: bool = False
     compile: bool = False
-    onnxruntime: bool = False
+    runtimes: tuple[str, ...] = ()
     train: bool = False
     batch: int = 1
     device: str = 'cpu'
@@ -78,13 +79,16 @@ class Settings:
             raise UserError(f'--device {self.device}: choose cpu, cuda, or cuda:1 and so on')
         if self.device != 'cpu' and not torch.cuda.is_available():
             raise UserError(f'--device {self.device}: torch finds no CUDA device; use --device cpu')
-        if self.onnxruntime and (self.train or self.batch != 1 or self.device != 'cpu'):
+        if self.runtimes and (self.train or self.batch != 1 or self.device != 'cpu'):
+            options = ' and '.join(f'--{name}' for name in self.runtimes)
             raise UserError(
-                '--onnxruntime measures inference of one image on the CPU: leave out --train, '
-                '--batch and --device, or --onnxruntime'
+                f'{options} measure inference of one image on the CPU: leave out --train, --batch '
+                f'and --device, or {options}'
             )
-        if self.onnxruntime:
+        if self.runtimes:
             require_packages()
+        if 'openvino' in self.runtimes:
+            require_openvino()
         if self.timm:
             import_timm()
 
@@ -97,7 +101,7 @@ class Row:
         form: its name.
         source, dtype, how, first_call: see `Form`.
         timing: of one step.
-        peak_bytes: see `peak_memory`; None in onnxruntime, whose memory torch does not see.
+        peak_bytes: see `peak_memory`; None in other runtimes, whose memory torch does not see.
         parameters: of the model in this form.
         macs: multiply-accumulates of one step, a backward pass counted as two forward passes.
         floors: the least times of this step here.
@@ -138,8 +142,8 @@ class Result:
         backbone: its name.
         shape: (N, 3, H, W) of the input.
         train: whether steps were those of training.
-        baseline: name of the form that ratios refer to: timm's fastest that is not compiled, in
-            the first dtype, or our first form.
+        baseline: name of the form that ratios refer to: the fastest eager form of another source
+            in the first dtype, or our first form.
         ceilings: of the machine, measured just before, for each dtype.
         rows: one a form.
         operators: the profile of our first form, if it was asked for.
@@ -168,9 +172,9 @@ def benchmark(
         subject: the backbone.
         size: height and width of the images.
         settings: the forms, and how long.
-        rivals: other implementations by the name that tables call them, in the mode and memory
-            layout that is meant; the first is the baseline. They take part in the first data type
-            only and aren't compiled.
+        rivals: other implementations and their names in tables, in the mode and memory layout in
+            which they are to run. They run in the first data type only and are not compiled; the
+            fastest is the baseline, and the first is exported too.
     """
     torch.manual_seed(0)
     number = torch.device(settings.device).index
@@ -181,14 +185,13 @@ def benchmark(
         dtype: measure_ceilings(
             dtype, settings.device, min(settings.rounds, 5), min(settings.min_seconds, 1.0)
         )
-        for dtype in dict.fromkeys((*settings.dtypes, *(['fp32'] if settings.onnxruntime else [])))
+        for dtype in dict.fromkeys((*settings.dtypes, *(['fp32'] if settings.runtimes else [])))
     }
     forms, note = _forms(subject, torch.randn(settings.batch, 3, *size), settings)
     forms += _rival_forms(rivals or {}, forms[0].image, settings)
     calls = {form.name: form.call for form in forms}
     seconds = alternate(calls, settings.rounds, settings.min_seconds, pause=PAUSE)
-    first_rival = next((form.name for form in forms if form.source in (rivals or ())), None)
-    baseline = first_rival or _baseline(forms, seconds, settings.dtypes[0])
+    baseline = _baseline(forms, seconds, settings.dtypes[0])
     timings = {timing.name: timing for timing in summarise(seconds, baseline)}
     return Result(
         subject.name,
@@ -220,25 +223,28 @@ def _forms(subject: Subject, image: torch.Tensor, settings: Settings) -> tuple[l
     for source, how, module, x in models:
         module.to(settings.device)
         for dtype in settings.dtypes:
-            # Of its own: weights are packed for one data type at a time.
-            own = copy.deepcopy(module)
-            forms.append(eager_form(source, own, x, dtype, settings.train, how))
+            forms.append(eager_form(source, module, x, dtype, settings.train, how))
             if settings.compile:
                 forms.append(compiled_form(forms[-1], settings.train))
-    if settings.onnxruntime:
-        forms.append(onnxruntime_form(eager_form(OURS, model, turned, 'fp32', train=False)))
+    forms += exported_forms(eager_form(OURS, model, turned, 'fp32', train=False), settings.runtimes)
     return forms, note
 
 
 def _rival_forms(
     rivals: Mapping[str, nn.Module], image: torch.Tensor, settings: Settings
 ) -> list[Form]:
-    return [
-        eager_form(name, module, image.contiguous(memory_format=layout), dtype, settings.train)
+    dtype = settings.dtypes[0]
+    forms = [
+        eager_form(
+            name,
+            module,
+            image.contiguous(memory_format=_memory_format(module)),
+            dtype,
+            settings.train,
+        )
         for name, module in rivals.items()
-        for layout in [_memory_format(module)]
-        for dtype in settings.dtypes[:1]
     ]
+    return forms + (exported_forms(forms[0], settings.runtimes) if forms else [])
 
 
 def _memory_format(module: nn.Module) -> torch.memory_format:
@@ -253,7 +259,7 @@ def _baseline(forms: list[Form], seconds: dict[str, list[float]], dtype: str) ->
     theirs = [
         form.name
         for form in forms
-        if form.source == THEIRS and form.dtype == dtype and 'compiled' not in form.how
+        if form.source != OURS and form.dtype == dtype and form.how in ('', 'channels_last')
     ]
     return min(theirs, key=medians.__getitem__) if theirs else forms[0].name
 
@@ -268,7 +274,7 @@ def _row(form: Form, timing: Timing, ceilings: Ceilings, settings: Settings) -> 
         form.how,
         form.first_call,
         timing,
-        None if 'onnxruntime' in form.how else peak_memory(form.call, settings.device),
+        None if form.how in RUNTIMES else peak_memory(form.call, settings.device),
         count_parameters(form.model),
         macs * (TRAINING_PRODUCTS if settings.train else 1),
         floors(macs, moved, form.dtype, ceilings, settings.train),

@@ -12,10 +12,9 @@ from pathlib import Path
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from lightvit_mm import backbones
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.backbones.families import FAMILIES
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.errors import UserError
-from lightvit_mm.reproduction.zoo import COLLECTIONS
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,11 @@ class Subject:
 
 def variants() -> dict[str, Subject]:
     """Every variant of every family, by its name in our configs, such as ``repvit_m1_1``."""
-    classes = {name.lower(): getattr(backbones, name) for name in backbones.__all__}
-    found = {}
-    for family in COLLECTIONS:
-        backbone = classes[family.replace('_', '')]
-        for arch in backbone.arch_settings:
-            name = f'{family}_{arch}'
-            found[name] = Subject(name, functools.partial(backbone, arch=arch))
-    return found
+    return {
+        f'{name}_{arch}': Subject(f'{name}_{arch}', functools.partial(family.backbone, arch=arch))
+        for name, family in FAMILIES.items()
+        for arch in family.backbone.arch_settings
+    }
 
 
 def find_subjects(names: Iterable[str]) -> list[Subject]:

@@ -16,6 +16,7 @@ from lightvit_mm.data.coco_file import (
     judge_compressed_mask,
     read_coco,
 )
+from lightvit_mm.data.config import check_data, datasets_of, evaluators_of
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, tell
 from lightvit_mm.data.images import (
     Load,
@@ -24,8 +25,7 @@ from lightvit_mm.data.images import (
     look_at_image,
     look_at_label_map,
 )
-from lightvit_mm.data.layout import check_data, datasets_of, evaluators_of
-from lightvit_mm.data.own_data import class_heads
+from lightvit_mm.data.own import class_heads
 
 PARTS = ('train', 'val', 'test')
 

@@ -5,8 +5,9 @@ import os
 
 from mmengine.config import Config, DictAction
 
-from lightvit_mm.data.own_data import use_own_data
-from lightvit_mm.engine.running import LAUNCHERS, load_config
+from lightvit_mm.data.own import use_own_data
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.running import LAUNCHERS
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
-from lightvit_mm.deploy.onnx_model import is_onnx, load_onnx
+from lightvit_mm.engine.exported_model import is_onnx, load_onnx
 from lightvit_mm.engine.fitting import require_whole
 from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.errors import UserError

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import importlib.metadata
-import logging
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -24,11 +19,11 @@ from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from rich.console import Console
 
-from lightvit_mm.data.broken_samples import NamingRunner
 from lightvit_mm.data.checking import check_before_run
-from lightvit_mm.data.layout import datasets_of, retarget_data
-from lightvit_mm.deploy.onnx_model import is_onnx, use_onnx
+from lightvit_mm.data.config import datasets_of
 from lightvit_mm.engine.amp import use_amp
+from lightvit_mm.engine.broken_samples import NamingRunner
+from lightvit_mm.engine.exported_model import is_onnx, use_onnx
 from lightvit_mm.engine.fitting import (
     check_channels,
     require_whole,
@@ -50,46 +45,6 @@ LAUNCHERS = {
 }
 # What the registry and Python say of a `type` or an argument that does not exist.
 MISNAMED = re.compile(r'is not in the \S+ registry|unexpected keyword|required positional argument')
-
-
-def load_config(
-    path: str,
-    cfg_options: dict[str, Any] | None = None,
-    data_root: str | None = None,
-    work_dir: str | None = None,
-    launcher: str = 'none',
-) -> Config:
-    """Read a config, apply what the command line says, and adapt it to this machine.
-
-    Args:
-        path: the config file.
-        cfg_options: dotted keys to values, as ``--cfg-options`` gives them.
-        data_root: another place of the config's data set.
-        work_dir: where results go; else the config's own, else ``work_dirs/<config name>``.
-        launcher: one of `LAUNCHERS`.
-
-    Raises:
-        FileNotFoundError: there is no such config; names the closest ones.
-    """
-    if not Path(path).is_file():
-        near = difflib.get_close_matches(
-            Path(path).name, [file.name for file in Path('configs').glob('*.py')], cutoff=0.5
-        )
-        hint = f'; did you mean {", ".join(f"configs/{name}" for name in near)}?' if near else ''
-        raise FileNotFoundError(f'config {path} does not exist{hint}')
-    with suppress(importlib.metadata.PackageNotFoundError):
-        # onedl-mmengine 0.10.12 knows mmseg's configs by the name of the original release only.
-        MODULE2PACKAGE['mmseg'] = importlib.metadata.distribution('onedl-mmsegmentation').name
-    config = Config.fromfile(path)
-    config.merge_from_dict(cfg_options or {})
-    if data_root is not None:
-        retarget_data(config, data_root)
-    if work_dir is not None or config.get('work_dir') is None:
-        config.work_dir = work_dir or str(Path('work_dirs') / Path(path).stem)
-    config.launcher = launcher
-    if not torch.cuda.is_available():
-        _adapt_to_cpu(config)
-    return config
 
 
 def train(
@@ -298,40 +253,6 @@ def _apply_options(config: Config, amp: bool, auto_scale_lr: bool) -> None:
                 '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config'
             )
         config.auto_scale_lr.enable = True
-
-
-def _adapt_to_cpu(config: Config) -> None:
-    """Replace what only CUDA has: SyncBN, and the nccl backend."""
-    replaced = _replace_sync_bn(config.model)
-    config.env_cfg.dist_cfg.backend = 'gloo'
-    if config.launcher != 'none':
-        if replaced and os.environ.get('RANK', '0') == '0':
-            print_log(
-                'SyncBN needs CUDA: BN instead, and each process normalises over its own images',
-                level=logging.WARNING,
-            )
-        # mmengine's own choice, but for the CUDA device numbers.
-        config.model_wrapper_cfg = {
-            'type': 'MMDistributedDataParallel',
-            'device_ids': None,
-            'broadcast_buffers': False,
-            'find_unused_parameters': config.get('find_unused_parameters', False),
-        }
-
-
-def _replace_sync_bn(value: Any) -> bool:
-    """Make every SyncBN of a config BN; whether there was one."""
-    found, children = False, value
-    if isinstance(value, dict):
-        found = value.get('type') == 'SyncBN'
-        if found:
-            value['type'] = 'BN'
-        children = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return False
-    for child in children:
-        found = _replace_sync_bn(child) or found
-    return found
 
 
 def _runner(config: Config) -> Runner:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +15,23 @@ from mmengine.runner import find_latest_checkpoint
 from mmengine.utils import apply_to
 
 from lightvit_mm.checkpoints.reading import CheckpointError, read_checkpoint
+from lightvit_mm.files import write_whole
 
 
 class WholeFileBackend(LocalBackend):
-    """Local files that are written beside and renamed, so that a name never has half a file.
-
-    Whatever ends the process, or the disk's space, in between: what the name had before is still
-    there. Only a ``<name>.part`` may stay behind; the next file of that name takes its place.
-    """
+    """mmengine's backend for local files, which it writes by `whole_file`."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes; folders are made.
+        """Write bytes.
 
         Raises:
-            OSError: the file could not be written; names it.
+            OSError: the file cannot be written; the error names it.
         """
-        # Through a link, as a plain write would go.
-        path = Path(os.path.realpath(filepath))
-        part = path.with_name(f'{path.name}.part')
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                # Some file systems rename before they write, and lose power in between.
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            # The system names no file when a disk is full.
-            error.filename, error.filename2 = str(filepath), None
-            raise
+        write_whole(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text, see `put`."""
-        self.put(obj.encode(encoding), filepath)
+        write_whole(filepath, obj.encode(encoding))
 
 
 def register_whole_files() -> None:

@@ -11,7 +11,7 @@ from torch.utils import checkpoint as torch_checkpoint
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Let BatchNorms normalise by the batch without another update of their running averages."""
+    """Let BatchNorms normalise by the batch without updating their running averages again."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -24,10 +24,10 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 def checkpoint(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """``module(x)`` that keeps no activation and runs again in the backward pass.
+    """Compute ``module(x)``, keep no activations, and run it again in the backward pass.
 
-    Outputs, gradients and running statistics equal those of a plain call: the second run would
-    otherwise count each batch twice in every BatchNorm.
+    Outputs, gradients and running statistics equal those of a plain call; without care, the second
+    run would count each batch twice in every BatchNorm.
     """
     return torch_checkpoint.checkpoint(
         module,

@@ -1,17 +1,15 @@
-"""A convolution followed by a BatchNorm, which deploy form makes one convolution."""
+"""A convolution followed by a BatchNorm, which the deploy form turns into one convolution."""
 
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from mmcv.cnn import build_norm_layer
 from torch import nn
 
-from lightvit_mm.deploy import slabs
-from lightvit_mm.deploy.fold import fuse_conv_and_norm
-from lightvit_mm.deploy.packed import Activation, Conv2d, activate
-from lightvit_mm.layers.lean import hooked, norm_act_conv
+from lightvit_mm.layers.fold import fuse_conv_and_norm
+
+__all__ = ['ConvNorm', 'ConvNormAct']
 
 
 class ConvNorm(nn.Module):
@@ -20,11 +18,11 @@ class ConvNorm(nn.Module):
     Args:
         in_channels: C.
         out_channels: C'.
-        kernel_size: odd; zeros are padded so that stride 1 keeps the size.
+        kernel_size: an odd number; zero padding of half of it keeps the size at stride 1.
         stride: s.
-        groups: as torch's.
-        norm_cfg: mmcv's config of the norm.
-        norm_weight: what the norm's weight starts with; 0 makes a residual branch start silent.
+        groups: number of blocked connections from input to output channels.
+        norm_cfg: mmcv config of the norm.
+        norm_weight: initial weight of the norm; 0 makes a residual branch start as zero.
     """
 
     def __init__(
@@ -39,47 +37,33 @@ class ConvNorm(nn.Module):
         norm_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.conv = Conv2d(
+        self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, kernel_size // 2, 1, groups, bias=False
         )
         self.norm = build_norm_layer(norm_cfg, out_channels)[1]
         nn.init.constant_(self.norm.weight, norm_weight)
-        self.folded = False
 
-    def forward(self, x: torch.Tensor, act: Activation = None) -> torch.Tensor:
-        """Convolve, normalise and activate."""
-        if self.folded:
-            return self.conv(x, act)
-        return activate(self.norm(self.conv(x)), act)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve and normalise."""
+        return self.norm(self.conv(x))
 
     def fold(self) -> None:
-        """Put the norm into the convolution, which gets a bias."""
+        """Fold the norm into the convolution, which gains a bias."""
         self.conv = fuse_conv_and_norm(self.conv, self.norm)
         self.norm = nn.Identity()
-        self.folded = True
 
 
-def chain(
-    x: torch.Tensor, act: Activation, *layers: ConvNorm, last_act: Activation = None
-) -> torch.Tensor:
-    """``x`` through layers, each but the last with ``act``, and with less memory than one by one.
+class ConvNormAct(ConvNorm):
+    """`ConvNorm`, then an activation; same shapes and arguments.
 
     Args:
-        x: (N, C, H, W).
-        act: between each two layers.
-        layers: two or more.
-        last_act: behind the last one.
+        act: makes the activation module.
     """
-    *inner, last = layers
-    if last.folded and slabs.is_wide(x):
-        convs = [layer.conv for layer in layers]
-        if not hooked(*layers, *convs):
-            return slabs.convolve(x, convs, [act] * len(inner) + [last_act])
-    if last.folded or hooked(*layers):
-        for layer in inner:
-            x = layer(x, act)
-        return last(x, last_act)
-    x = layers[0].conv(x)
-    for before, after in pairwise(layers):
-        x = norm_act_conv(x, before.norm, act, after.conv)
-    return activate(last.norm(x), last_act)
+
+    def __init__(self, *args: Any, act: Callable[[], nn.Module], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.act = act()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve, normalise and activate."""
+        return self.act(super().forward(x))

@@ -1,10 +1,10 @@
-"""How the transformers among the papers start their linear layers."""
+"""The initialisation that the transformer papers share."""
 
 from torch import nn
 
 
 def init_linear(module: nn.Module) -> None:
-    """Truncated normal weights of deviation 0.02, biases of 0; for `nn.Module.apply`."""
+    """Truncated normal weights with standard deviation 0.02 and zero biases; for `Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

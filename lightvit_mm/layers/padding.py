@@ -1,11 +1,11 @@
-"""Padding of maps whose sides are not a multiple of a stride."""
+"""Padding of maps whose sides are not multiples of a stride."""
 
 import torch
 from torch.nn import functional as F
 
 
 def pad_to_multiple(x: torch.Tensor, divisor: int) -> torch.Tensor:
-    """Zero-pad (N, C, H, W) on the right and the bottom until ``divisor`` divides both sides."""
+    """Zero-pad (N, C, H, W) on the right and bottom until ``divisor`` divides both sides."""
     height, width = x.shape[-2:]
     pad_bottom, pad_right = -height % divisor, -width % divisor
     return F.pad(x, (0, pad_right, 0, pad_bottom)) if pad_bottom or pad_right else x

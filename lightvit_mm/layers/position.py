@@ -1,14 +1,14 @@
-"""Position embeddings of one number of tokens for another."""
+"""Resizing learnt position embeddings to another number of tokens."""
 
 import torch
 from torch.nn import functional as F
 
 
 def resize_position(position: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Interpolate bicubically, as the code of DeiT does.
+    """Interpolate a position embedding bicubically, as the code of DeiT does.
 
     Args:
-        position: (1, 1 + g * g, C), the first for the class token, the others for a square grid.
+        position: (1, 1 + g * g, C): the class token's, then those of a square grid.
         height: rows of the new grid.
         width: columns of the new grid.
 

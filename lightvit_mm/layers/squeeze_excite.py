@@ -3,23 +3,25 @@
 import torch
 from torch import nn
 
-from lightvit_mm.deploy.packed import Conv2d
+__all__ = ['SqueezeExcite']
 
 
 class SqueezeExcite(nn.Module):
-    """Scale every channel by a gate computed from all channel means, (N, C, H, W) kept.
+    """Scale each channel by a gate computed from the means of all channels; (N, C, H, W) kept.
 
     The hidden width is a quarter of C, rounded to the nearest multiple of 8 and at least 8, as in
-    the papers that use it here.
+    the papers that use the module here.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = max(8, int(channels / 4 + 4) // 8 * 8)
-        self.fc1 = Conv2d(channels, hidden, 1)
-        self.fc2 = Conv2d(hidden, channels, 1)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.act = nn.ReLU()
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.gate = nn.Sigmoid()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Squeeze, excite, scale."""
-        gate = self.fc2(self.fc1(x.mean((2, 3), keepdim=True), 'relu'))
-        return x * gate.sigmoid()
+        """Squeeze, excite and scale."""
+        means = x.mean((2, 3), keepdim=True)
+        return x * self.gate(self.fc2(self.act(self.fc1(means))))

@@ -1,4 +1,4 @@
-"""A level of a pyramid."""
+"""One level of a pyramid."""
 
 from collections.abc import Iterable
 
@@ -7,14 +7,16 @@ from torch import nn
 
 from lightvit_mm.layers.checkpointing import checkpoint
 
+__all__ = ['Stage']
+
 
 class Stage(nn.Module):
-    """One level of a pyramid, (N, C, H, W) to (N, C', H', W'): downsampling if any, then blocks.
+    """Downsampling, if any, then blocks: (N, C, H, W) to (N, C', H', W').
 
     Args:
-        blocks: the blocks, run in order.
-        downsample: what comes before them; None where the stem has done it.
-        with_cp: keep no activations inside the blocks and compute them again for the gradient.
+        blocks: run in order.
+        downsample: runs before the blocks; None where the stem has already downsampled.
+        with_cp: keep no activations inside the blocks; compute them again in the backward pass.
     """
 
     def __init__(
@@ -29,11 +31,11 @@ class Stage(nn.Module):
         self.with_cp = with_cp
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Run the downsampling and the blocks."""
+        """Run the downsampling, then the blocks."""
         return self.run_blocks(self.downsample(x))
 
     def run_blocks(self, x: torch.Tensor) -> torch.Tensor:
-        """Run the blocks alone, on what comes out of the downsampling."""
+        """Run only the blocks, on the output of the downsampling."""
         for block in self.blocks:
             recompute = self.with_cp and self.training and torch.is_grad_enabled()
             x = checkpoint(block, x) if recompute else block(x)

@@ -15,8 +15,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import set_random_seed
 from PIL import Image, ImageDraw
 
-from lightvit_mm.data.broken_samples import NamingRunner
 from lightvit_mm.data.checking import check_before_run
+from lightvit_mm.engine.broken_samples import NamingRunner
 from lightvit_mm.errors import UserError
 from lightvit_mm.reporting.drawing import Colour, draw_labels, draw_objects, font, palette_of
 from lightvit_mm.reporting.objects import from_instances

@@ -11,7 +11,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import lightvit_mm
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.history import History, read_history
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.reporting import charts, detection
 from lightvit_mm.reporting.findings import (
@@ -23,7 +24,6 @@ from lightvit_mm.reporting.findings import (
 )
 from lightvit_mm.reporting.run_folder import RunFolder, read_run
 from lightvit_mm.reporting.validating import Detections, validate
-from lightvit_mm.reproduction.history import History, read_history
 from lightvit_mm.reproduction.record import replace_file
 
 

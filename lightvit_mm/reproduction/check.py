@@ -12,10 +12,10 @@ from mmengine.runner import Runner
 from rich.table import Table
 from torch import nn
 
-from lightvit_mm.engine.complexity import count_macs, count_parameters, inference_form
-from lightvit_mm.engine.running import load_config
-from lightvit_mm.engine.schedule import build_runner, learning_rates
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.measure.complexity import count_macs, count_parameters, inference_form
 from lightvit_mm.reproduction.published import PROCESSES, Recipe, Row
+from lightvit_mm.reproduction.schedule import build_runner, learning_rates
 
 # Papers round, and count a few cheap layers or not.
 MACS_TOLERANCE = 0.02

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lightvit_mm.backbones.families import FAMILIES
 from lightvit_mm.errors import UserError
 from lightvit_mm.reproduction.published import Row
-from lightvit_mm.reproduction.zoo import COLLECTIONS, DATASETS, HEADS, INPUTS, split_name
+from lightvit_mm.reproduction.zoo import DATASETS, HEADS, INPUTS, split_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,7 +107,7 @@ def draw(groups: Mapping[str, list[tuple[Row, str, float]]]) -> Figure:
     for axes, (head, entries) in zip(panels, groups.items(), strict=False):
         *_, dataset = split_name(entries[0][0].config)
         size = INPUTS.get(head) or INPUTS[dataset]
-        for number, family in enumerate(COLLECTIONS):
+        for number, family in enumerate(FAMILIES):
             own = [entry for entry in entries if split_name(entry[0].config)[1] == family]
             if not own:
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
-from lightvit_mm.reproduction.history import History
+from lightvit_mm.engine.history import History
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import replace_file
 

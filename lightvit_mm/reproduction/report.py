@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from lightvit_mm.engine.history import read_history
 from lightvit_mm.reproduction.curves import draw
-from lightvit_mm.reproduction.history import read_history
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
     TRAINED,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from lightvit_mm.engine.history import metrics_in_percent, read_history
 from lightvit_mm.errors import UserError
-from lightvit_mm.reproduction.history import metrics_in_percent, read_history
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
     INIT,

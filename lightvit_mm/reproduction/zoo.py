@@ -10,8 +10,9 @@ import yaml
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from lightvit_mm.engine.complexity import count_macs, count_parameters, inference_form
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.backbones.families import FAMILIES
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.measure.complexity import count_macs, count_parameters, inference_form
 from lightvit_mm.reproduction.published import Row
 
 # What the counts are for: the usual test image of each data set, or of a head with its own, height
@@ -36,23 +37,6 @@ TASKS = {
     'mask_rcnn': 'Instance Segmentation',
     'ssdlite': 'Object Detection',
 }
-COLLECTIONS = {
-    'edgevit': ('EdgeViT', 'EdgeViTs', 'https://arxiv.org/abs/2205.03436'),
-    'mobilevit': ('MobileViT', 'MobileViT', 'https://arxiv.org/abs/2110.02178'),
-    'repvit': ('RepViT', 'RepViT', 'https://arxiv.org/abs/2307.09283'),
-    'efficientvit': (
-        'EfficientViT (Microsoft)',
-        'EfficientViT',
-        'https://arxiv.org/abs/2305.07027',
-    ),
-    'shuffle_swin': ('Channel-shuffle Swin', "Plug n' Play", 'https://arxiv.org/abs/2310.05642'),
-    'shuffle_deit': ('Channel-shuffle DeiT', "Plug n' Play", 'https://arxiv.org/abs/2310.05642'),
-    'shuffle_t2t_vit': (
-        'Channel-shuffle T2T-ViT',
-        "Plug n' Play",
-        'https://arxiv.org/abs/2310.05642',
-    ),
-}
 INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of the training form)
@@ -72,7 +56,7 @@ def split_name(name: str) -> tuple[str, str, str, str]:
     """Head, family, arch and data set of a config's name."""
     head = next(head for head in HEADS if name.startswith(f'{head}_'))
     rest, dataset = name.removeprefix(f'{head}_').rsplit('_', 1)
-    family = next(family for family in COLLECTIONS if rest.startswith(f'{family}_'))
+    family = next(family for family in FAMILIES if rest.startswith(f'{family}_'))
     return head, family, rest.removeprefix(f'{family}_'), dataset
 
 
@@ -91,7 +75,7 @@ def measure(file: Path) -> dict[str, Any]:
     height, width = INPUTS.get(head) or INPUTS[dataset]
     return {
         'Name': file.stem,
-        'In Collection': COLLECTIONS[family][0],
+        'In Collection': FAMILIES[family].name,
         'Config': f'configs/{file.name}',
         'Metadata': {
             'Parameters': count_parameters(model),
@@ -107,10 +91,10 @@ def measure(file: Path) -> dict[str, Any]:
 def write_metafile(file: Path, models: Iterable[Mapping[str, Any]]) -> None:
     """Write the entries, and the papers that they belong to."""
     collections = [
-        {'Name': name, 'Paper': {'Title': title, 'URL': url}}
-        for name, title, url in COLLECTIONS.values()
+        {'Name': family.name, 'Paper': {'Title': family.paper, 'URL': family.url}}
+        for family in FAMILIES.values()
     ]
-    heads, families = list(HEADS), list(COLLECTIONS)
+    heads, families = list(HEADS), list(FAMILIES)
 
     def order(model: Mapping[str, Any]) -> tuple[int, int, int]:
         head, family, _, _ = split_name(model['Name'])
@@ -125,8 +109,8 @@ def as_page(metafile: Mapping[str, Any], rows: Iterable[Row]) -> str:
     published = {row.config: row for row in rows}
     models = {model['Name']: model for model in metafile['Models']}
     lines = [INTRODUCTION]
-    for family, (collection, _, url) in COLLECTIONS.items():
-        lines += ['', f'## [{collection}]({url})', '']
+    for family, described in FAMILIES.items():
+        lines += ['', f'## [{described.name}]({described.url})', '']
         lines += ['| config | M | GMACs | published | source | reproduced by us |']
         lines += ['|---|---|---|---|---|---|']
         for name, model in models.items():

@@ -16,7 +16,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import REPOSITORY, SMALLEST
+from helpers.repository import REPOSITORY
+from helpers.variants import SMALLEST
 from torch import nn
 from torch.nn import functional
 

@@ -8,7 +8,7 @@ import math
 import os
 
 import torch
-from conftest import FAMILIES
+from helpers.variants import FAMILIES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

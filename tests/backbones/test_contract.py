@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import SMALLEST, VARIANTS, largest_deviation, randomise_norms
+from helpers.variants import SMALLEST, VARIANTS, largest_deviation, randomise_norms
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightvit_mm.backbones import EdgeViT

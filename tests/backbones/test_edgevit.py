@@ -1,9 +1,9 @@
 """EdgeViT against its authors' code."""
 
-import golden_files
 import pytest
 import torch
-from conftest import largest_deviation, randomise_norms
+from helpers import golden_files
+from helpers.variants import largest_deviation, randomise_norms
 
 from lightvit_mm.backbones import EdgeViT
 

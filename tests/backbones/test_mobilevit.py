@@ -2,10 +2,10 @@
 
 import copy
 
-import golden_files
 import pytest
 import torch
-from conftest import LargestTensor, largest_deviation, randomise_norms
+from helpers import golden_files
+from helpers.variants import LargestTensor, largest_deviation, randomise_norms
 from torch.nn import functional as F
 
 from lightvit_mm.backbones import MobileViT

@@ -2,11 +2,10 @@
 
 import copy
 
-import golden_files
-import official_repvit
 import pytest
 import torch
-from conftest import largest_deviation, randomise_norms
+from helpers import golden_files, official_repvit
+from helpers.variants import largest_deviation, randomise_norms
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightvit_mm.backbones import RepViT

@@ -2,10 +2,10 @@
 
 import copy
 
-import golden_files
 import pytest
 import torch
-from conftest import largest_deviation
+from helpers import golden_files
+from helpers.variants import largest_deviation
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

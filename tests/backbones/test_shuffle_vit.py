@@ -3,10 +3,10 @@
 import copy
 import math
 
-import golden_files
 import pytest
 import torch
-from conftest import LargestTensor, largest_deviation, randomise_norms
+from helpers import golden_files
+from helpers.variants import LargestTensor, largest_deviation, randomise_norms
 from test_shuffle_swin import randomise
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -3,17 +3,18 @@
 import json
 
 import pytest
-from conftest import REPOSITORY, VARIANTS, run_tool
+from helpers.repository import REPOSITORY, run_tool
+from helpers.variants import VARIANTS
 
 from lightvit_mm.backbones import EdgeViT, RepViT, ShuffleT2TViT
 from lightvit_mm.benchmark import run
-from lightvit_mm.benchmark.limits import Ceilings, Floors
 from lightvit_mm.benchmark.report import as_table, exponent, mean_ratios, plot, write_json
 from lightvit_mm.benchmark.run import Result, Row, Settings, benchmark
 from lightvit_mm.benchmark.subjects import Subject, find_subjects, variants
-from lightvit_mm.benchmark.timing import Timing
-from lightvit_mm.engine.complexity import count_macs, count_parameters
 from lightvit_mm.errors import UserError
+from lightvit_mm.measure.complexity import count_macs, count_parameters
+from lightvit_mm.measure.limits import Ceilings, Floors
+from lightvit_mm.measure.timing import Timing
 
 QUICK = {'rounds': 1, 'min_seconds': 0.0}
 MACHINE = Ceilings(gflops=100.0, product='8x8x8', copy_gb=10.0)
@@ -52,7 +53,7 @@ def test_unknown_names():
 
 def test_settings_that_do_not_go_together():
     with pytest.raises(UserError, match='--onnxruntime'):
-        Settings(onnxruntime=True, train=True)
+        Settings(runtimes=('onnxruntime',), train=True)
     with pytest.raises(UserError, match='--device gpu: choose cpu, cuda'):
         Settings(device='gpu')
 
@@ -85,7 +86,7 @@ def test_training(known_machine):
 
 
 def test_against_timm(known_machine):
-    from timm_reference import import_timm
+    from helpers.timm_reference import import_timm
 
     import_timm()
     settings = Settings(timm=True, **QUICK)

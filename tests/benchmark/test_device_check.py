@@ -9,9 +9,9 @@ import torch
 from lightvit_mm.backbones import EdgeViT, ShuffleT2TViT
 from lightvit_mm.benchmark import device_check, run
 from lightvit_mm.benchmark.device_check import Check, check_backbone, check_device
-from lightvit_mm.benchmark.limits import Ceilings
 from lightvit_mm.benchmark.subjects import Subject
 from lightvit_mm.errors import UserError
+from lightvit_mm.measure.limits import Ceilings
 
 FORMS = ['training form', 'gradients', 'deploy form', 'channels_last', 'autocast bf16']
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import largest_deviation, randomise_norms
-from timm_reference import import_timm
+from helpers.timm_reference import import_timm
+from helpers.variants import largest_deviation, randomise_norms
 
 from lightvit_mm.backbones import RepViT
 from lightvit_mm.benchmark.forms import OURS, eager_form, onnxruntime_form, timm_models

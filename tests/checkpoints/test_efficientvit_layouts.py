@@ -1,9 +1,10 @@
 """Weights of EfficientViT as its authors and timm release them."""
 
-import golden_files
 import pytest
 import torch
-from conftest import REPOSITORY, largest_deviation
+from helpers import golden_files
+from helpers.repository import REPOSITORY
+from helpers.variants import largest_deviation
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 

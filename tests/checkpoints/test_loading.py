@@ -2,10 +2,10 @@
 
 import copy
 
-import golden_files
 import pytest
 import torch
-from conftest import largest_deviation
+from helpers import golden_files
+from helpers.variants import largest_deviation
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint, load_state_dict
 

@@ -2,10 +2,10 @@
 
 import copy
 
-import golden_files
 import pytest
 import torch
-from conftest import largest_deviation, randomise_norms
+from helpers import golden_files
+from helpers.variants import largest_deviation, randomise_norms
 from mmengine.runner import load_checkpoint
 
 from lightvit_mm.backbones import MobileViT

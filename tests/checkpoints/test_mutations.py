@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-SCRIPT = Path(__file__).parent / 'mutated_checkpoints.py'
+SCRIPT = Path(__file__).parents[1] / 'helpers/mutated_checkpoints.py'
 COUNT = 200
 
 

@@ -1,10 +1,9 @@
 """Every layout in which RepViT's weights were published."""
 
-import golden_files
-import official_repvit
 import pytest
 import torch
-from conftest import largest_deviation
+from helpers import golden_files, official_repvit
+from helpers.variants import largest_deviation
 from mmengine.runner import load_checkpoint
 
 from lightvit_mm.backbones import RepViT

@@ -2,10 +2,10 @@
 
 import re
 
-import golden_files
 import pytest
 import torch
-from conftest import largest_deviation
+from helpers import golden_files
+from helpers.variants import largest_deviation
 from torch import nn
 from torch.nn import functional as F
 

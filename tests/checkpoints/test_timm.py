@@ -3,9 +3,9 @@
 import re
 
 import pytest
-import timm_reference
 import torch
-from conftest import largest_deviation
+from helpers import timm_reference
+from helpers.variants import largest_deviation
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import save, save_file
 

@@ -6,8 +6,8 @@ import runpy
 
 import numpy as np
 import pytest
-import small_data
-from conftest import REPOSITORY
+from helpers import small_data
+from helpers.repository import REPOSITORY
 from mmengine.registry import DATASETS, init_default_scope
 
 from lightvit_mm.data.checking import check_before_run, check_everything, summary

@@ -5,14 +5,14 @@ import json
 import cv2
 import numpy as np
 import pytest
-import small_data
+from helpers import small_data
+from helpers.small_data import SIZE, pixels
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
-from small_data import SIZE, pixels
 
-from lightvit_mm.data.broken_samples import BrokenSampleError, name_broken_samples
 from lightvit_mm.data.checking import check_everything, summary
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING
+from lightvit_mm.engine.broken_samples import BrokenSampleError, name_broken_samples
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import train
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import small_data
+from helpers import small_data
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-import small_data
+from helpers import small_data
 
 from lightvit_mm.data.split import split_coco
 from lightvit_mm.errors import UserError

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from toy_run import run_toy, toy_config
+from helpers.toy_run import run_toy, toy_config
 
 from lightvit_mm.engine.whole_files import latest_checkpoint
 

@@ -1,10 +1,10 @@
 """What is wrong in a config is one error that says what to do, before the first step."""
 
 import pytest
-import small_data
 import torch
+from helpers import small_data
+from helpers.small_data import ARCH
 from mmengine.runner import load_checkpoint
-from small_data import ARCH
 
 from lightvit_mm.backbones import EdgeViT, RepViT
 from lightvit_mm.checkpoints import CheckpointError, WeightsError

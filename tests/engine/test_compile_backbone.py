@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import SMALLEST, largest_deviation
+from helpers.variants import SMALLEST, largest_deviation
 from mmengine.runner import Runner
 
 import lightvit_mm.backbones  # noqa: F401

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
+from helpers.toy_run import toy_config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
-from toy_run import toy_config
 
-from lightvit_mm.engine.running import load_config, train
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.running import train
 
 SIDE = 64
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_run import run_toy, toy_config
+from helpers.toy_run import run_toy, toy_config
 
 from lightvit_mm.engine.running import train
 from lightvit_mm.engine.whole_files import is_whole

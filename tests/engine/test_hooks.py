@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.toy_run import run_toy, toy_config
 from mmengine.fileio import LocalBackend
 from mmengine.runner.loops import _InfiniteDataloaderIterator
-from toy_run import run_toy, toy_config
 
 from lightvit_mm.engine.hooks import AMP_SKIPS, FiniteLossHook
 from lightvit_mm.engine.whole_files import WholeFileBackend

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from toy_run import run_toy, toy_config
+from helpers.toy_run import run_toy, toy_config
 
 from lightvit_mm.engine.whole_files import is_whole, latest_checkpoint
 

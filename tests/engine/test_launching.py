@@ -5,10 +5,11 @@ import subprocess
 
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
+from helpers.repository import REPOSITORY, run_tool
 from mmengine.runner import Runner
 
-from lightvit_mm.engine.running import load_config, show_param_groups
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.running import show_param_groups
 
 SLURM = str(REPOSITORY / 'tools/slurm_train.sh')
 CONFIG = 'configs/mask_rcnn_repvit_m1_1_coco.py'

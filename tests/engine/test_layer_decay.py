@@ -4,7 +4,8 @@ import re
 
 import pytest
 import torch
-from conftest import SMALLEST, run_tool
+from helpers.repository import run_tool
+from helpers.variants import SMALLEST
 from mmengine.model.wrappers import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from torch import nn

@@ -3,19 +3,20 @@
 import os
 
 import pytest
-import small_data
 import torch
-from conftest import REPOSITORY
+from helpers import small_data
+from helpers.repository import REPOSITORY
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from lightvit_mm.backbones import EdgeViT
 from lightvit_mm.checkpoints import CheckpointError
-from lightvit_mm.deploy.onnx import export_onnx
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.predicting import predict
-from lightvit_mm.engine.running import load_config, train
 from lightvit_mm.engine.running import test as evaluate
+from lightvit_mm.engine.running import train
+from lightvit_mm.export.onnx import export_onnx
 
 pytestmark = pytest.mark.usefixtures('quick_runner')
 

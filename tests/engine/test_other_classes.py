@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
-import small_data
 import torch
+from helpers import small_data
 
-from lightvit_mm.data.own_data import use_own_data
+from lightvit_mm.data.own import use_own_data
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.fitting import tell_what_stays_new
-from lightvit_mm.engine.running import load_config, train
 from lightvit_mm.engine.running import test as evaluate
+from lightvit_mm.engine.running import train
 from lightvit_mm.errors import UserError
 
 pytestmark = pytest.mark.usefixtures('quick_runner')

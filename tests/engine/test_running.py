@@ -6,11 +6,11 @@ import os
 import mmcv
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
+from helpers.repository import REPOSITORY, run_tool
 from mmengine.config import Config
 
 from lightvit_mm.engine.amp import use_amp
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.errors import UserError
 
 pytestmark = pytest.mark.slow

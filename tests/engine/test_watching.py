@@ -6,10 +6,10 @@ import threading
 from contextlib import redirect_stdout
 
 import pytest
+from helpers.toy_run import Killed, ToyNotes, run_toy, toy_config
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
-from toy_run import Killed, ToyNotes, run_toy, toy_config
 
 from lightvit_mm.engine.watching import (
     ResidentMemoryHook,

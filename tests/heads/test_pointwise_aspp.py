@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from lightvit_mm.engine.complexity import count_parameters
+from lightvit_mm.measure.complexity import count_parameters
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightvit_mm.layers import ChannelShuffle, GlobalAttention, TransformerBlock
+from lightvit_mm.backbones.shuffle_vit import GlobalAttention
+from lightvit_mm.layers import ChannelShuffle, TransformerBlock
 from lightvit_mm.layers.transformer import Shortcut
 
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 from mmengine.config import Config
 from torch.nn import functional as F
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from conftest import REPOSITORY, randomise_norms
+from helpers.repository import REPOSITORY
+from helpers.variants import randomise_norms
 from mmengine.registry import MODELS, init_default_scope
 from torch.nn import functional as F
 
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.necks import SSDLiteNeck
 
 

@@ -6,11 +6,11 @@ import os
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 
-from lightvit_mm.data.shapes import make_shapes
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.whole_files import is_whole
+from lightvit_mm.shapes.dataset import make_shapes
 
 pytestmark = [pytest.mark.slow, pytest.mark.reliability]
 

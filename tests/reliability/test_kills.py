@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, run_tool
+from helpers.repository import REPOSITORY, run_tool
 
-from lightvit_mm.data.shapes import make_shapes
 from lightvit_mm.engine.whole_files import is_whole, latest_checkpoint
+from lightvit_mm.shapes.dataset import make_shapes
 
 pytestmark = [pytest.mark.slow, pytest.mark.reliability]
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run_tool
+from helpers.repository import REPOSITORY, run_tool
 
-from lightvit_mm.data.shapes import make_shapes
+from lightvit_mm.shapes.dataset import make_shapes
 
 pytestmark = [pytest.mark.slow, pytest.mark.reliability]
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 from test_load import CONFIG, descendants
 
-from lightvit_mm.data.shapes import make_shapes
+from lightvit_mm.shapes.dataset import make_shapes
 
 pytestmark = [pytest.mark.slow, pytest.mark.reliability]
 

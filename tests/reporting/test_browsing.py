@@ -3,8 +3,8 @@
 import mmcv
 import numpy as np
 import pytest
+from helpers.small_data import SIZE, detector_config, pixels, segmentor_config
 from PIL import Image
-from small_data import SIZE, detector_config, pixels, segmentor_config
 
 from lightvit_mm.errors import UserError
 from lightvit_mm.reporting import browsing

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import WIDTHS, show
-from conftest import REPOSITORY
+from helpers.chromium import WIDTHS, show
+from helpers.repository import REPOSITORY
+from helpers.small_data import segmentor_config, tiny_detector
 from PIL import Image
-from small_data import segmentor_config, tiny_detector
 
-from lightvit_mm.data.layout import MissingDataError
+from lightvit_mm.data.config import MissingDataError
 from lightvit_mm.engine.running import train
 from lightvit_mm.errors import UserError
 from lightvit_mm.reporting.report import write_report

@@ -3,14 +3,14 @@
 import dataclasses
 
 import pytest
-from conftest import REPOSITORY, run_tool
+from helpers.repository import REPOSITORY, run_tool
 from mmengine.config import Config
 
-from lightvit_mm.engine.running import load_config
-from lightvit_mm.engine.schedule import build_runner, learning_rates
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.errors import UserError
 from lightvit_mm.reproduction.check import RATE_TOLERANCE, check_row
 from lightvit_mm.reproduction.published import read_published
+from lightvit_mm.reproduction.schedule import build_runner, learning_rates
 
 PUBLISHED = REPOSITORY / 'configs' / 'published.yml'
 ROWS = read_published(PUBLISHED)

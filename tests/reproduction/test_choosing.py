@@ -1,7 +1,7 @@
 """Published accuracy over measured latency."""
 
 import pytest
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 
 from lightvit_mm.errors import UserError
 from lightvit_mm.reproduction.choosing import accuracy, as_page, chosen, draw, latencies

@@ -6,7 +6,7 @@ import shlex
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 
 from lightvit_mm.reproduction import check, run
 

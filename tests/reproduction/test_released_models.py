@@ -6,16 +6,16 @@ mmdet's and mmseg's heads, their values random, their wrapper that of mmcv 1.x.
 
 from collections import OrderedDict
 
-import golden_files
-import official_repvit
 import pytest
 import torch
-from conftest import REPOSITORY, largest_deviation
+from helpers import golden_files, official_repvit
+from helpers.repository import REPOSITORY
+from helpers.variants import largest_deviation
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 from lightvit_mm.backbones import RepViT
-from lightvit_mm.engine.running import load_config
+from lightvit_mm.engine.configs import load_config
 
 
 def official_backbone(name):

@@ -5,12 +5,12 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from conftest import REPOSITORY, run_tool
+from helpers.repository import REPOSITORY, run_tool
 from matplotlib.figure import Figure
 
+from lightvit_mm.engine.history import read_history
 from lightvit_mm.errors import UserError
 from lightvit_mm.reproduction import run
-from lightvit_mm.reproduction.history import read_history
 from lightvit_mm.reproduction.published import read_published
 from lightvit_mm.reproduction.record import RELEASED, TRAINED, Record, Run, read_record
 from lightvit_mm.reproduction.report import compare, write_report

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from helpers.repository import REPOSITORY
 
 from lightvit_mm.reproduction.published import read_published
 from lightvit_mm.reproduction.zoo import as_page, measure, split_name, zoo_configs

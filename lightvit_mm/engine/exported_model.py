@@ -1,0 +1,193 @@
+"""An exported file in the place of the model that it was made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseDataPreprocessor
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from torch import nn
+
+from lightvit_mm.errors import UserError
+from lightvit_mm.registry import MODELS
+from lightvit_mm.runtimes.onnxruntime import (
+    DYNAMIC_MULTIPLE,
+    INPUT,
+    METADATA,
+    Size,
+    fit_image,
+    open_session,
+    padding_of,
+    require_packages,
+)
+
+__all__ = ['OnnxModel', 'is_onnx', 'load_onnx', 'use_onnx']
+
+
+def is_onnx(checkpoint: str) -> bool:
+    """Whether a checkpoint is an exported file, by its name."""
+    return checkpoint.lower().endswith('.onnx')
+
+
+@MODELS.register_module()
+class OnnxModel(nn.Module):
+    """Runs a whole detector or segmentor in onnxruntime, in the way of mmengine's models.
+
+    It takes what the test pipeline of the config makes (see `use_onnx`). An image that is smaller
+    than the input of the file is padded with the mean colour to the right and below, as OpenMMLab
+    does; one that is larger is shrunk. Results are in pixels of the image on disk.
+
+    Args:
+        file: written by tools/export_onnx.py.
+        settings: ``model`` of the config.
+
+    Raises:
+        UserError: the file is missing, onnxruntime cannot read it, or it has no predictions.
+    """
+
+    def __init__(self, file: str, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.session = _open(file)
+        made = json.loads(self.session.get_modelmeta().custom_metadata_map.get(METADATA, '{}'))
+        outputs = [output.name for output in self.session.get_outputs()]
+        if 'classes' not in made or not {'boxes', 'logits'} & set(outputs):
+            raise UserError(
+                f'{file}: outputs {", ".join(outputs)} are no predictions. Give a whole detector '
+                'or segmentor that tools/export_onnx.py has written (without --backbone-only)'
+            )
+        if self.session.get_outputs()[0].shape[1] == 1:
+            raise UserError(f'{file}: a segmentor of one channel; only argmax of several is here')
+        palette = made['palette']
+        if isinstance(palette, list):
+            # JSON has no tuples, and mmengine draws with nothing else.
+            palette = [tuple(colour) for colour in palette]
+        self.dataset_meta = {'classes': tuple(made['classes']), 'palette': palette}
+        self.settings = settings
+        self.padding = padding_of(settings.get('data_preprocessor') or {})
+        # inference_detector asks it for the device.
+        self.data_preprocessor = BaseDataPreprocessor()
+
+    @property
+    def size(self) -> Size | None:
+        """Height and width of the input, None if they are open."""
+        height, width = self.session.get_inputs()[0].shape[2:]
+        return (height, width) if isinstance(height, int) else None
+
+    def test_step(self, data: dict[str, Any]) -> list[Any]:
+        """Predictions of a batch.
+
+        Args:
+            data: ``inputs``, images (3, H, W) as OpenCV reads them, and ``data_samples``.
+
+        Returns:
+            The samples with ``pred_instances`` or ``pred_sem_seg``.
+        """
+        pairs = zip(data['inputs'], data['data_samples'], strict=True)
+        return [self._predict(image.numpy().transpose(1, 2, 0), sample) for image, sample in pairs]
+
+    def _predict(self, image: np.ndarray, sample: Any) -> Any:
+        size = self.size or _rounded_up(image.shape[:2])
+        inputs, (height, width) = fit_image(image, size, self.padding)
+        outputs = map(torch.from_numpy, self.session.run(None, {INPUT: inputs}))
+        names = [output.name for output in self.session.get_outputs()]
+        made = dict(zip(names, outputs, strict=True))
+        if 'logits' in made:
+            return self._segmented(sample, made['logits'][:, :, :height, :width])
+        made['boxes'][:, 0::2].clamp_(0, width)
+        made['boxes'][:, 1::2].clamp_(0, height)
+        return self._detected(sample, made, (height, width))
+
+    def _detected(self, sample: Any, made: dict[str, torch.Tensor], size: Size) -> Any:
+        shape = sample.ori_shape[:2]
+        boxes = made['boxes'] * torch.tensor([shape[1] / size[1], shape[0] / size[0]]).repeat(2)
+        found = InstanceData(bboxes=boxes, scores=made['scores'], labels=made['labels'])
+        if 'masks' in made:
+            found.masks = self._pasted(made['masks'], boxes, shape)
+        sample.pred_instances = found
+        return sample
+
+    def _pasted(self, masks: torch.Tensor, boxes: torch.Tensor, shape: Size) -> torch.Tensor:
+        from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+        threshold = self.settings['test_cfg']['rcnn']['mask_thr_binary']
+        pasted = torch.zeros(len(masks), *shape, dtype=torch.bool)
+        for whole, mask, box in zip(pasted, masks, boxes, strict=True):
+            part, place = _do_paste_mask(mask[None, None], box[None], *shape, skip_empty=True)
+            whole[place] = part[0] >= threshold
+        return pasted
+
+    def _segmented(self, sample: Any, logits: torch.Tensor) -> Any:
+        from mmseg.models.utils import resize
+
+        logits = resize(
+            logits,
+            size=sample.ori_shape[:2],
+            mode='bilinear',
+            align_corners=self.settings['decode_head'].get('align_corners', False),
+            warning=False,
+        )
+        sample.seg_logits = PixelData(data=logits[0])
+        sample.pred_sem_seg = PixelData(data=logits.argmax(1))
+        return sample
+
+
+def use_onnx(config: Config, file: str) -> None:
+    """Put an exported file into a config, in the place of its model, and adapt the test pipelines.
+
+    Images come out of them as large as the file can take them, and as the config says if that is
+    less or if the file takes any size.
+
+    Raises:
+        UserError: see `OnnxModel`.
+    """
+    height, width = _open(file).get_inputs()[0].shape[2:]
+    config.model = {'type': 'OnnxModel', 'file': file, 'settings': config.model.to_dict()}
+    # Its copy of the weights has nothing to copy.
+    config.custom_hooks = [h for h in config.get('custom_hooks', []) if h.type != 'EMAHook']
+    if not isinstance(height, int):
+        return
+    pipelines = [config.test_dataloader.dataset.pipeline, config.get('test_pipeline', [])]
+    for step in [step for pipeline in pipelines for step in pipeline]:
+        if step.type == 'Resize' and 'scale' in step:
+            shorter, longer = sorted(step.scale)
+            fits = longer <= max(height, width) and shorter <= min(height, width)
+            if not step.get('keep_ratio', False) or not fits:
+                step.scale = (width, height)
+
+
+def load_onnx(config: Config, file: str) -> OnnxModel:
+    """An exported file in the form that mmdet's and mmseg's inference functions take.
+
+    Args:
+        config: that of the export; it is changed, see `use_onnx`.
+        file: written by tools/export_onnx.py.
+
+    Raises:
+        UserError: see `OnnxModel`.
+    """
+    init_default_scope(config.default_scope)
+    use_onnx(config, file)
+    model = MODELS.build(config.model)
+    model.cfg = config
+    return model
+
+
+def _open(file: str) -> Any:
+    require_packages(['onnxruntime'])
+    if not Path(file).is_file():
+        raise UserError(f'{file} does not exist; tools/export_onnx.py writes such files')
+    try:
+        return open_session(Path(file))
+    except Exception as error:  # onnxruntime's own have no common base
+        raise UserError(f'{file} is not an ONNX file that onnxruntime can run: {error}') from error
+
+
+def _rounded_up(shape: tuple[int, ...]) -> Size:
+    height, width = (-(-side // DYNAMIC_MULTIPLE) * DYNAMIC_MULTIPLE for side in shape)
+    return height, width

@@ -1,0 +1,1 @@
+"""Files for devices: ONNX, compared with PyTorch before they are written."""

@@ -1,0 +1,1 @@
+"""Timing, profiles, limits of a machine, and counts."""

@@ -1,0 +1,186 @@
+"""Whole detectors in ONNX: exported, run in the place of the model, and in 8 bits."""
+
+import io
+import json
+import re
+import runpy
+from contextlib import redirect_stdout
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from helpers.detectors import SMALL_MASK_RCNN, random_detector
+from helpers.repository import REPOSITORY
+from mmengine.fileio import load
+from torch import nn
+
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.exported_model import OnnxModel, load_onnx
+from lightvit_mm.engine.predicting import predict
+from lightvit_mm.engine.running import test as evaluate
+from lightvit_mm.errors import UserError
+from lightvit_mm.export.compare import Compared, Limits, compare_detections
+from lightvit_mm.export.onnx import export_module, export_onnx
+
+pytestmark = pytest.mark.slow
+for _name in ('onnx', 'onnxscript', 'onnxruntime'):
+    pytest.importorskip(_name, reason='not installed: pip install -e ".[onnx]"')
+
+RETINANET = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
+MASK_RCNN = str(REPOSITORY / 'configs/mask_rcnn_edgevit_xxs_coco.py')
+CLASSES = ('disk', 'square', 'triangle', 'star')
+LIMITS = Limits(0.05, 0.5, 100)
+
+
+def save(model, file):
+    meta = {'dataset_meta': {'classes': CLASSES, 'palette': [(0, 0, 255)] * 4}}
+    torch.save({'meta': meta, 'state_dict': model.state_dict()}, file)
+    return str(file)
+
+
+@pytest.fixture(scope='module')
+def images(shapes):
+    return [str(file) for file in sorted((shapes / 'images/val').glob('*.png'))]
+
+
+@pytest.fixture(scope='module')
+def retinanet(images, tmp_path_factory):
+    """A checkpoint, the file with open sizes that the tool made of it, and what the tool said."""
+    folder = tmp_path_factory.mktemp('retinanet')
+    torch.manual_seed(0)
+    checkpoint = save(random_detector(load_config(RETINANET)), folder / 'epoch_1.pth')
+    out = folder / 'model.onnx'
+    arguments = [RETINANET, checkpoint, str(out), '--size', '128', '96', '--dynamic']
+    arguments += ['--image', images[0], '--quantize', images[1]]
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setattr('sys.argv', ['export_onnx.py', *arguments])
+        patch.syspath_prepend(REPOSITORY / 'tools')
+        runpy.run_path(str(REPOSITORY / 'tools/export_onnx.py'), run_name='__main__')
+    return checkpoint, out, said.getvalue()
+
+
+def arrays(entry):
+    """Detections of predictions.json, as `compare_detections` takes them."""
+    found = entry['detections']
+    return {
+        'boxes': np.array([d['box_xyxy'] for d in found]).reshape(-1, 4),
+        'scores': np.array([d['score'] for d in found]),
+        'labels': np.array([d['label'] for d in found]),
+    }
+
+
+def predictions(config, checkpoint, source, out):
+    made = predict(load_config(config), checkpoint, str(source), str(out))
+    assert len(made.pictures) == len(list(source.iterdir()))
+    assert all(mmcv.imread(picture) is not None for picture in made.pictures)
+    return json.loads(made.json_file.read_text())['images']
+
+
+def test_export_says_what_it_compared(retinanet):
+    _, out, said = retinanet
+    compared = re.findall(r'at 1x3x(\d+x\d+): (\d+) detections, (\S+)', said)
+    assert [size for size, _, _ in compared] == ['128x96', '96x128', '192x128'] * 2
+    assert all(int(count) > 20 and float(deviation) < 1e-4 for _, count, deviation in compared)
+    assert f'{out}: outputs boxes, scores, labels; largest deviation' in said
+
+
+def test_predictions_and_evaluation_are_those_of_the_checkpoint(
+    retinanet, images, shapes, tmp_path
+):
+    checkpoint, out, _ = retinanet
+    source = tmp_path / 'images'
+    source.mkdir()
+    picture = mmcv.imread(images[0])
+    mmcv.imwrite(picture, str(source / 'one.png'))
+    mmcv.imwrite(mmcv.imread(images[1])[:50, :100], str(source / 'resized.png'))
+    theirs = predictions(RETINANET, checkpoint, source, tmp_path / 'pth')
+    ours = predictions(RETINANET, str(out), source, tmp_path / 'onnx')
+    for a, b in zip(theirs, ours, strict=True):
+        assert (a['file'], a['width'], a['height']) == (b['file'], b['width'], b['height'])
+        deviation, pairs = compare_detections(arrays(a), arrays(b), 128, LIMITS)
+        assert deviation < 1e-4
+        assert pairs > 20
+        assert {d['class'] for d in b['detections']} <= set(CLASSES)
+    # The same file in tools/test.py.
+    config = load_config(
+        RETINANET,
+        {'test_dataloader.num_workers': 0, 'test_dataloader.persistent_workers': False},
+        data_root=str(shapes),
+        work_dir=str(tmp_path / 'work'),
+    )
+    metrics = evaluate(config, str(out), out=str(tmp_path / 'kept.pkl'))
+    assert 'coco/bbox_mAP' in metrics
+    kept = load(str(tmp_path / 'kept.pkl'))
+    kept = next(k for k in kept if k['img_path'].endswith(images[0].rsplit('/', 1)[1]))
+    found = kept['pred_instances']
+    names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels'}
+    found = {ours: found[theirs].numpy() for ours, theirs in names.items()}
+    assert compare_detections(arrays(theirs[0]), found, 128, LIMITS) < (1e-4,)
+
+
+def test_eight_bits(retinanet):
+    _, out, said = retinanet
+    int8 = out.with_name('model.int8.onnx')
+    layers = re.search(rf'{int8}: (\d+) layers in 8 bits, ranges from 1 images; .* ms', said)
+    assert int(layers[1]) > 50
+    assert int8.stat().st_size < 0.5 * out.stat().st_size
+    assert {p.name for p in out.parent.iterdir()} == {'epoch_1.pth', out.name, int8.name}
+    session = load_onnx(load_config(RETINANET), str(int8)).session
+    image = np.full((1, 3, 64, 64), 128, 'float32')
+    boxes, scores, labels = session.run(None, {'image': image})
+    assert len(boxes) == len(scores) == len(labels) > 0
+
+
+def test_mask_rcnn(images, tmp_path):
+    options = {**SMALL_MASK_RCNN, 'test_dataloader.dataset.pipeline.1.scale': (128, 128)}
+    checkpoint = save(random_detector(load_config(MASK_RCNN, options)), tmp_path / 'epoch_1.pth')
+    out = tmp_path / 'model.onnx'
+    made = export_onnx(
+        load_config(MASK_RCNN, options), checkpoint, str(out), (128, 128), images=images[:1]
+    )
+    assert made.outputs == ['boxes', 'scores', 'labels', 'masks']
+    assert [compared.detections > 20 for compared in made.checked] == [True, True]
+    entries = []
+    for weights in (checkpoint, str(out)):
+        done = predict(load_config(MASK_RCNN, options), weights, images[0], str(tmp_path / 'out'))
+        entries += json.loads(done.json_file.read_text())['images']
+    assert compare_detections(arrays(entries[0]), arrays(entries[1]), 128, LIMITS) < (1e-4,)
+    assert [d['mask'] for d in entries[0]['detections']] == [
+        d['mask'] for d in entries[1]['detections']
+    ]
+    # No score is above a threshold, and no region is left for either head.
+    session = load_onnx(load_config(MASK_RCNN, options), str(out)).session
+    empty = session.run(None, {'image': np.full((1, 3, 128, 128), np.nan, 'float32')})
+    assert [value.shape for value in empty] == [(0, 4), (0,), (0,), (0, 28, 28)]
+
+
+def test_wrong_files(retinanet, images, shapes, tmp_path):
+    out = str(retinanet[1])
+    with pytest.raises(UserError, match=r'absent\.onnx does not exist'):
+        predict(load_config(RETINANET), 'absent.onnx', images[0], str(tmp_path))
+    (tmp_path / 'broken.onnx').write_text('no graph')
+    with pytest.raises(UserError, match=r'broken\.onnx is not an ONNX file that onnxruntime can'):
+        predict(load_config(RETINANET), str(tmp_path / 'broken.onnx'), images[0], str(tmp_path))
+    with pytest.raises(UserError, match='an ONNX file runs on the cpu'):
+        predict(load_config(RETINANET), out, images[0], str(tmp_path), device='cuda:0')
+    with pytest.raises(UserError, match='--tta needs a checkpoint'):
+        config = load_config(RETINANET, data_root=str(shapes))
+        evaluate(config, out, tta=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('json.loads', lambda _: {})
+        with pytest.raises(UserError, match='are no predictions'):
+            OnnxModel(out, {})
+
+
+def test_a_blind_detector_is_not_exported(tmp_path):
+    class Blind:
+        unit = ''
+
+        def __call__(self, image, outputs):
+            return Compared(image.shape, 0.0, detections=0)
+
+    with pytest.raises(UserError, match='finds nothing in any image'):
+        export_module(nn.Conv2d(3, 4, 1), tmp_path / 'm.onnx', ['map'], (8, 8), compare=Blind())
+    assert list(tmp_path.iterdir()) == []

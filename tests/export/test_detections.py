@@ -1,0 +1,85 @@
+"""The exportable form of detectors detects what mmdet detects."""
+
+import pytest
+import torch
+from helpers.detectors import SMALL_MASK_RCNN, predict, random_detector
+from helpers.repository import REPOSITORY
+
+pytest.importorskip('mmdet')
+
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.errors import UserError
+from lightvit_mm.export.compare import Limits, compare_detections
+from lightvit_mm.export.detections import detections_of
+
+RETINANET = 'retinanet_edgevit_xxs_shapes.py'
+MASK_RCNN = 'mask_rcnn_edgevit_xxs_coco.py'
+
+
+def config_of(name, options=None):
+    return load_config(str(REPOSITORY / 'configs' / name), options)
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        (RETINANET, {}),
+        # Fewer candidates than there are places, all of which count.
+        (RETINANET, {'model.test_cfg.nms_pre': 50, 'model.test_cfg.score_thr': 0.5}),
+        (RETINANET, {'model.test_cfg.nms.class_agnostic': True}),
+        (MASK_RCNN, SMALL_MASK_RCNN),
+        (MASK_RCNN, {**SMALL_MASK_RCNN, 'model.roi_head.bbox_head.reg_class_agnostic': True}),
+        ('ssdlite_mobilevit_xxs_coco.py', {}),
+    ],
+    ids=['retinanet', 'few', 'agnostic', 'mask_rcnn', 'one_box', 'ssdlite'],
+)
+def test_detects_what_mmdet_detects(name, options):
+    config = config_of(name, options)
+    model = random_detector(config)
+    x = torch.randn(1, 3, 96, 160)
+    with torch.no_grad():
+        expected = predict(model, x)
+        made = dict(zip((form := detections_of(model)).outputs, form(x), strict=True))
+    cfg = config.model.test_cfg.get('rcnn', config.model.test_cfg)
+    assert len(expected) > 20
+    deviation, pairs = compare_detections(
+        {key: expected[key].numpy() for key in ('bboxes', 'scores', 'labels')}
+        | {'boxes': expected.bboxes.numpy()},
+        {key: value.numpy() for key, value in made.items()},
+        160,
+        Limits(cfg.score_thr, cfg.nms.iou_threshold, cfg.max_per_img),
+    )
+    assert deviation < 1e-5
+    assert pairs == len(expected) == len(made['boxes'])
+    assert (made['scores'].diff() <= 0).all()
+    if 'masks' in made:
+        assert made['masks'].shape == (len(made['boxes']), 28, 28)
+
+
+def test_nothing_detected_is_empty():
+    model = random_detector(config_of(MASK_RCNN, SMALL_MASK_RCNN))
+    model.roi_head.test_cfg.score_thr = 1.0
+    with torch.no_grad():
+        boxes, scores, labels, masks = detections_of(model)(torch.randn(1, 3, 64, 64))
+    assert boxes.shape == (0, 4)
+    assert scores.shape == labels.shape == (0,)
+    assert masks.shape == (0, 28, 28)
+
+
+def test_other_detectors_are_refused():
+    config = config_of(RETINANET)
+    config.model.bbox_head = {'type': 'FCOSHead', 'num_classes': 4, 'in_channels': 64}
+    config.model.type = 'FCOS'
+    with pytest.raises(UserError, match=r'FCOSHead cannot be exported yet.*--backbone-only'):
+        detections_of(random_model(config))
+    config = config_of(RETINANET, {'model.test_cfg.nms.type': 'soft_nms'})
+    with pytest.raises(UserError, match='nms of type soft_nms'):
+        detections_of(random_model(config))
+
+
+def random_model(config):
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    return MODELS.build(config.model)

@@ -1,0 +1,262 @@
+"""Exported files run in onnxruntime, and give what PyTorch gives."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from helpers.repository import REPOSITORY, run_tool
+from helpers.variants import SMALLEST, randomise_norms
+from torch import nn
+
+from lightvit_mm.backbones import EdgeViT, EfficientViT, RepViT
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.predicting import predict
+from lightvit_mm.errors import UserError
+from lightvit_mm.export import onnx as deploy_onnx
+from lightvit_mm.export.compare import Compared
+from lightvit_mm.export.onnx import Preprocessing, export_module, export_onnx
+
+SEGMENTOR = str(REPOSITORY / 'configs/semantic_fpn_repvit_m0_6_ade20k.py')
+DETECTOR = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
+
+
+@pytest.fixture
+def onnxruntime():
+    for name in ('onnx', 'onnxscript'):
+        pytest.importorskip(name, reason='export needs it: pip install -e ".[onnx]"')
+    return pytest.importorskip('onnxruntime', reason='not installed: pip install -e ".[onnx]"')
+
+
+@pytest.fixture(scope='module')
+def segmentor(tmp_path_factory):
+    """A checkpoint of the segmentor, as training would write it."""
+    from mmseg.apis import init_model
+
+    torch.manual_seed(0)
+    model = init_model(load_config(SEGMENTOR), device='cpu')
+    randomise_norms(model)
+    file = tmp_path_factory.mktemp('segmentor') / 'iter_1.pth'
+    meta = {'dataset_meta': {'classes': ['thing'] * 150, 'palette': [[0, 0, 0]] * 150}}
+    torch.save({'meta': meta, 'state_dict': model.state_dict()}, file)
+    return file
+
+
+def deployed(family, arch):
+    model = family(arch=arch).eval()
+    randomise_norms(model)
+    return model.switch_to_deploy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('family', 'arch'), SMALLEST)
+def test_every_family(onnxruntime, family, arch, tmp_path):
+    model = deployed(family, arch)
+    names = [f'level{i}' for i in range(len(model.out_channels))]
+    made = export_module(model, tmp_path / 'backbone.onnx', names, (64, 96))
+    assert [compared.shape for compared in made.checked] == [(1, 3, 64, 96)]
+    assert made.deviation < 1e-4
+    # What the export says of itself, seen from outside.
+    session = onnxruntime.InferenceSession(made.file)
+    image = np.random.default_rng(1).normal(size=(1, 3, 64, 96)).astype('float32')
+    with torch.no_grad():
+        expected = model(torch.from_numpy(image))
+    assert [output.name for output in session.get_outputs()] == names
+    for output, level in zip(session.run(None, {'image': image}), expected, strict=True):
+        assert np.abs(output - level.numpy()).max() < 1e-4 * level.std()
+    assert list(tmp_path.iterdir()) == [made.file]
+
+
+def steps(onnxruntime, file):
+    """How many operators of each kind onnxruntime runs for a file."""
+    import onnx
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(file.with_suffix('.optimised.onnx'))
+    onnxruntime.InferenceSession(file, options)
+    graph = onnx.load(options.optimized_model_filepath).graph
+    return Counter(node.op_type for node in graph.node)
+
+
+def test_linear_layers_are_matrix_products(onnxruntime, tmp_path):
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.plain = nn.Linear(3, 5, bias=False)
+            self.shifted = nn.Linear(5, 4)
+            self.rows = nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.shifted(self.plain(x.permute(0, 2, 3, 1)).flatten(1, 2))
+            return self.rows(x.flatten(0, 1))
+
+    made = export_module(Layers().eval(), tmp_path / 'layers.onnx', ['rows'], (4, 6))
+    assert made.deviation < 1e-4
+    # Rows without further dimensions have the bias in the product.
+    counted = steps(onnxruntime, made.file)
+    assert [counted[kind] for kind in ('MatMul', 'Add', 'Gemm')] == [2, 1, 1]
+
+
+def test_preprocessing_is_that_of_openmmlab():
+    from mmdet.models import DetDataPreprocessor
+
+    settings = {'mean': [1.0, 20.0, 300.0], 'std': [2.0, 3.0, 4.0], 'bgr_to_rgb': True}
+    image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
+    expected = DetDataPreprocessor(**settings)({'inputs': [image]})['inputs']
+    ours = Preprocessing(nn.Identity(), settings)(image[None].float())
+    torch.testing.assert_close(ours, expected)
+    kept = Preprocessing(nn.Identity(), {})(image[None].float())
+    assert torch.equal(kept, image[None].float())
+
+
+@pytest.fixture(scope='module')
+def segmentor_file(segmentor, tmp_path_factory):
+    """Its ONNX file, and what the tool said."""
+    out = tmp_path_factory.mktemp('onnx') / 'made' / 'segmentor.onnx'
+    image = REPOSITORY / 'docs/images'
+    image = next(file for file in sorted(image.iterdir()) if file.suffix in ('.png', '.jpg'))
+    done = run_tool(
+        'tools/export_onnx.py', SEGMENTOR, segmentor, out, '--size', '64', '96', '--image', image
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out, done.stdout
+
+
+@pytest.mark.slow
+def test_cli_exports_a_segmentor(onnxruntime, segmentor, segmentor_file):
+    out, said = segmentor_file
+    assert said.count('compared with PyTorch at 1x3x64x96') == 2
+    assert f'{out}: outputs logits; largest deviation' in said
+    session = onnxruntime.InferenceSession(out)
+    (logits,) = session.run(None, {'image': np.zeros((1, 3, 64, 96), 'float32')})
+    assert logits.shape == (1, 150, 64, 96)
+
+    from mmseg.apis import inference_model, init_model
+
+    # An image of that size passes through the config's own pipeline unchanged.
+    config = load_config(SEGMENTOR)
+    for step in config.test_pipeline:
+        if step['type'] == 'Resize':
+            step['scale'] = (96, 64)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    sample = inference_model(init_model(config, str(segmentor), device='cpu'), picture)
+    (logits,) = session.run(None, {'image': picture[None].transpose(0, 3, 1, 2).astype('float32')})
+    expected = sample.seg_logits.data.numpy()
+    assert np.abs(logits[0] - expected).max() < 1e-3 * expected.std()
+
+
+@pytest.mark.slow
+def test_predictions_of_a_segmentor(onnxruntime, segmentor, segmentor_file, tmp_path):
+    images = tmp_path / 'images'
+    images.mkdir()
+    rng = np.random.default_rng(1)
+    # The first has the size of the file; the second is padded, as its config would not do.
+    for name, size in (('same', (64, 96, 3)), ('narrow', (64, 50, 3))):
+        mmcv.imwrite(rng.integers(0, 256, size, dtype=np.uint8), str(images / f'{name}.png'))
+    entries = []
+    for checkpoint in (segmentor, segmentor_file[0]):
+        config = load_config(SEGMENTOR)
+        # ONNX files bring the scale with them.
+        if checkpoint == segmentor:
+            config.test_pipeline[1].scale = (96, 64)
+        made = predict(config, str(checkpoint), str(images), str(tmp_path / checkpoint.suffix))
+        content = json.loads(made.json_file.read_text())['images']
+        entries.append({Path(entry['file']).stem: entry for entry in content})
+        assert all(mmcv.imread(picture) is not None for picture in made.pictures)
+    ours, theirs = (mmcv.imread(entry['same']['label_map'], 'unchanged') for entry in entries)
+    # Rounding may turn single pixels between two classes.
+    assert (ours == theirs).mean() > 0.999
+    assert len(np.unique(ours)) > 1
+    assert [s['class'] for s in entries[0]['same']['segments']] == [
+        s['class'] for s in entries[1]['same']['segments']
+    ]
+    assert mmcv.imread(entries[1]['narrow']['label_map'], 'unchanged').shape == (64, 50)
+
+
+@pytest.mark.slow
+def test_deviation_is_an_error_and_spares_what_was_there(onnxruntime, segmentor, tmp_path):
+    out = tmp_path / 'backbone.onnx'
+    out.write_text('an older export')
+    config = load_config(SEGMENTOR)
+    with pytest.MonkeyPatch.context() as patch:
+        deviating = Compared((1, 3, 32, 32), float('nan'))
+        patch.setattr(deploy_onnx.CompareMaps, '__call__', lambda *_: deviating)
+        with pytest.raises(UserError, match='deviates from PyTorch by nan'):
+            export_onnx(config, str(segmentor), str(out), (32, 32), backbone_only=True)
+    assert out.read_text() == 'an older export'
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_that_does_not_run_is_an_error():
+    class Broken:
+        def run(self, names, inputs):
+            raise RuntimeError('cannot be reshaped')
+
+    with pytest.raises(UserError, match=r'fails on \(1, 3, 8, 8\): cannot be reshaped'):
+        deploy_onnx._run(Broken(), np.zeros((1, 3, 8, 8), 'float32'))
+
+
+def test_refusals(onnxruntime, tmp_path, monkeypatch):
+    out = str(tmp_path / 'model.onnx')
+    with pytest.raises(UserError, match=r'RetinaNet: a whole detector .* give --image'):
+        export_onnx(load_config(DETECTOR), 'none.pth', out, (64, 64))
+    sliding = load_config(SEGMENTOR, {'model.test_cfg.mode': 'slide'})
+    with pytest.raises(UserError, match=r'model\.test_cfg\.mode=whole'):
+        export_onnx(sliding, 'none.pth', out, (64, 64))
+    with pytest.raises(UserError, match=r'--image .*absent\.png does not exist'):
+        export_onnx(sliding, 'none.pth', out, (64, 64), images=['absent.png'])
+    monkeypatch.setattr(
+        deploy_onnx.require_packages, '__defaults__', (('onnx', 'no_such_package'),)
+    )
+    with pytest.raises(UserError, match=r'no_such_package not installed.*pip install'):
+        export_onnx(sliding, 'none.pth', out, (64, 64))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_export_leaves_the_old_file(onnxruntime, tmp_path, monkeypatch):
+    def fail(file):
+        raise RuntimeError('not a graph')
+
+    monkeypatch.setattr(deploy_onnx, '_session', fail)
+    out = tmp_path / 'old.onnx'
+    out.write_text('old')
+    with pytest.raises(RuntimeError, match='not a graph'):
+        export_module(nn.Conv2d(3, 4, 3), out, ['map'], (8, 8))
+    assert out.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('family', [EdgeViT, RepViT])
+def test_dynamic_at_several_sizes(onnxruntime, family, tmp_path):
+    model = deployed(family, next(iter(family.arch_settings)))
+    names = [f'level{i}' for i in range(4)]
+    made = export_module(model, tmp_path / 'backbone.onnx', names, (64, 96), dynamic=True)
+    assert [compared.shape[2:] for compared in made.checked] == [(64, 96), (96, 64), (128, 128)]
+    assert made.deviation < 1e-4
+    session = onnxruntime.InferenceSession(made.file)
+    images = np.random.default_rng(1).normal(size=(3, 3, 32, 160)).astype('float32')
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images))
+    for output, level in zip(session.run(None, {'image': images}), expected, strict=True):
+        assert np.abs(output - level.numpy()).max() < 1e-4 * level.std()
+
+
+def test_dynamic_is_refused_where_it_would_be_wrong(onnxruntime, tmp_path, monkeypatch):
+    from lightvit_mm.engine import predicting
+
+    out = str(tmp_path / 'model.onnx')
+    config = load_config(SEGMENTOR)
+    with pytest.raises(UserError, match=r'multiples of 32.*not 64 100'):
+        export_onnx(config, 'none.pth', out, (64, 100), dynamic=True)
+    with pytest.raises(UserError, match='segmentors cannot be exported with --dynamic'):
+        export_onnx(config, 'none.pth', out, (64, 96), dynamic=True)
+    model = nn.Module()
+    model.backbone = EfficientViT(arch='m0')
+    monkeypatch.setattr(predicting, 'load_model', lambda *_: model)
+    with pytest.raises(UserError, match='EfficientViT cannot be exported with --dynamic'):
+        export_onnx(config, 'none.pth', out, (64, 96), dynamic=True, backbone_only=True)
