@@ -28,7 +28,7 @@ from lightvit_mm.layers import (
     DropPath,
     SqueezeExcite,
     Stage,
-    pad_to_multiple,
+    pad_grid_to_multiple,
 )
 from lightvit_mm.layers.fold import add_identity_to_depthwise
 from lightvit_mm.registry import MODELS
@@ -160,8 +160,11 @@ class CascadedGroupAttention(nn.Module):
             out = qkv(share + out if index else share)
             query, key, value = out.split((KEY_DIMS, KEY_DIMS, share.shape[1]), dim=1)
             query, key, value = (part.flatten(2) for part in (dw(query), key, value))
-            scores = query.transpose(1, 2) @ key * KEY_DIMS**-0.5 + biases
-            out = (value @ scores.softmax(-1).transpose(1, 2)).unflatten(2, share.shape[2:])
+            # Not scaled_dot_product_attention: with values wider than keys it has no fast kernel, and
+            # a training step takes 1.18 times as long (benchmarks/compare_speed.py --train).
+            scores = torch.baddbmm(biases, query.transpose(1, 2), key, alpha=KEY_DIMS**-0.5)
+            tokens = scores.softmax(-1) @ value.transpose(1, 2)
+            out = tokens.transpose(1, 2).unflatten(2, share.shape[2:])
             outs.append(out)
         return self.proj(self.act(torch.cat(outs, dim=1)))
 
@@ -190,8 +193,9 @@ class LocalWindowAttention(nn.Module):
         """Cut the map into windows, attend, reassemble it, and add it to the input."""
         height, width = x.shape[2:]
         side = (-1, self.window_size)
-        padded = pad_to_multiple(x, self.window_size).permute(0, 2, 3, 1)
-        grid = padded.unflatten(2, side).unflatten(1, side)  # (N, rows, s, columns, s, C)
+        # Padded in this layout: onnxruntime then moves less data than if (N, C, H, W) were padded.
+        tokens = pad_grid_to_multiple(x.permute(0, 2, 3, 1), self.window_size)
+        grid = tokens.unflatten(2, side).unflatten(1, side)  # (N, rows, s, columns, s, C)
         windows = grid.transpose(2, 3)
         out = self.attn(windows.flatten(0, 2).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         out = out.unflatten(0, windows.shape[:3]).transpose(2, 3).flatten(3, 4).flatten(1, 2)

@@ -26,6 +26,7 @@ from lightvit_mm.layers import (
     Stage,
     TransformerBlock,
     init_linear,
+    pad_grid_to_multiple,
     pad_to_multiple,
 )
 from lightvit_mm.layers.fold import fold_affine_into_next_linear
@@ -60,7 +61,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Concatenate each 2 x 2 tokens, normalise and reduce."""
-        x = _pad_to_multiple(x, 2)
+        x = pad_grid_to_multiple(x, 2)
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (N, h, 2, w, 2, C)
         return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 
@@ -130,7 +131,7 @@ class WindowAttention(nn.Module):
         """Pad and shift the map, attend within each window, then undo shift and padding."""
         batch, height, width, dims = x.shape
         size, shift = self.window_size, self.shift if min(x.shape[1:3]) > self.window_size else 0
-        x = _pad_to_multiple(x, size)
+        x = pad_grid_to_multiple(x, size)
         padded_height, padded_width = x.shape[1:3]
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
@@ -163,10 +164,6 @@ class WindowAttention(nn.Module):
         # A buffer, because torch's fast attention on CPUs rejects a bias that requires a gradient.
         self.register_buffer('relative_position_bias', bias)
         self.folded = True
-
-
-def _pad_to_multiple(x: torch.Tensor, divisor: int) -> torch.Tensor:
-    return pad_to_multiple(x.permute(0, 3, 1, 2), divisor).permute(0, 2, 3, 1)
 
 
 def _windows(x: torch.Tensor, size: int) -> torch.Tensor:

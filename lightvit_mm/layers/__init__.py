@@ -7,7 +7,7 @@ from lightvit_mm.layers.checkpointing import checkpoint
 from lightvit_mm.layers.conv_norm import ConvNorm, ConvNormAct
 from lightvit_mm.layers.initialise import init_linear
 from lightvit_mm.layers.mlp import Mlp
-from lightvit_mm.layers.padding import pad_to_multiple
+from lightvit_mm.layers.padding import pad_grid_to_multiple, pad_to_multiple
 from lightvit_mm.layers.position import resize_position
 from lightvit_mm.layers.squeeze_excite import SqueezeExcite
 from lightvit_mm.layers.stage import Stage
@@ -24,6 +24,7 @@ __all__ = [
     'TransformerBlock',
     'checkpoint',
     'init_linear',
+    'pad_grid_to_multiple',
     'pad_to_multiple',
     'resize_position',
 ]
