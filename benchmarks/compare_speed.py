@@ -83,7 +83,7 @@ def summary(result: Result) -> str:
 def main() -> None:
     """Compare values, then speed."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('variants', nargs='*', choices=[*VARIANTS, []], default=list(VARIANTS))
+    parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
     for runtime in RUNTIMES:
         parser.add_argument(f'--{runtime}', action='store_true')
