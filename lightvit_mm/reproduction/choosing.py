@@ -18,15 +18,16 @@ SAME = {'repvit_m2'}
 METRICS = {'bbox_mAP': 'box AP', 'mIoU': 'mIoU'}
 INTRODUCTION = """# Choose a backbone
 
-Written by `python tools/choose.py LATENCY.json`; do not edit. Accuracy is published, in percent, and
-not reproduced here; training recipes differ ([model_zoo.md](model_zoo.md) has the sources). Latency
-is measured here, for the backbone alone in deploy form, fp32, batch 1, at the head's test size, by
+Written by `python tools/choose.py LATENCY.json`; do not edit. Accuracy is published, in percent,
+and not reproduced here; training recipes differ ([model_zoo.md](model_zoo.md) has the sources).
+Latency is measured here, for the backbone alone in deploy form, fp32, batch 1, at the head's test
+size, by
 
 ```bash
 {command}
 ```
 
-on {machine}, {threads} threads. Hollow markers are published figures from memory (*recalled*), not verified.
+on {machine}, {threads} threads. Hollow markers: published accuracy from memory, not verified.
 
 ![Published accuracy over measured latency](images/choose.png)
 
