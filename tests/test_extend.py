@@ -15,7 +15,7 @@ from lightvit_mm.registry import MODELS
 sys.path.insert(0, str(REPOSITORY / 'tests/backbones'))
 import test_contract
 
-FAMILY, CONFIG = blocks(REPOSITORY / 'docs/extend.md', 'python')
+FAMILY, LAYOUTS, CONFIG = blocks(REPOSITORY / 'docs/extend.md', 'python')
 # Each takes a variant, and these besides.
 OTHERS = {'frozen_stages': 1, 'norm_eval': True, 'tmp_path': None, 'mm_log': None}
 CHECKS = [
@@ -30,12 +30,15 @@ CHECKS = [
 
 @pytest.fixture(scope='module')
 def my_net():
-    module = ModuleType('my_net')
-    sys.modules['my_net'] = module
-    exec(compile(FAMILY, 'docs/extend.md', 'exec'), vars(module))
+    # The layouts first: the family imports them.
+    for name, code in (('checkpoints', LAYOUTS), ('backbones', FAMILY)):
+        module = ModuleType(f'lightvit_mm.{name}.my_net')
+        sys.modules[module.__name__] = module
+        exec(compile(code, 'docs/extend.md', 'exec'), vars(module))
     yield module.MyNet
     MODELS._module_dict.pop('MyNet')
-    del sys.modules['my_net']
+    for name in ('checkpoints', 'backbones'):
+        del sys.modules[f'lightvit_mm.{name}.my_net']
 
 
 @pytest.mark.parametrize('check', CHECKS, ids=lambda check: check.__name__)

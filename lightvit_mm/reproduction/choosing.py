@@ -18,30 +18,29 @@ SAME = {'repvit_m2'}
 METRICS = {'bbox_mAP': 'box AP', 'mIoU': 'mIoU'}
 INTRODUCTION = """# Choose a backbone
 
-Written by `python tools/choose.py LATENCY.json`; do not edit. Accuracy is what others published, in
-percent, with a head of each kind; nothing of it was reproduced here, and the training recipes
-differ ([model_zoo.md](model_zoo.md) has the sources). Latency is that of the backbone alone, in
-deploy form, fp32, batch 1, at the input size of the head's test, measured by
+Written by `python tools/choose.py LATENCY.json`; do not edit. Accuracy is published, in percent,
+and not reproduced here; training recipes differ ([model_zoo.md](model_zoo.md) has the sources).
+Latency is measured here, for the backbone alone in deploy form, fp32, batch 1, at the head's test
+size, by
 
 ```bash
 {command}
 ```
 
-on {machine}, {threads} threads. Hollow marks: the published figure was recalled, not verified.
+on {machine}, {threads} threads. Hollow markers: published accuracy from memory, not verified.
 
 ![Published accuracy over measured latency](images/choose.png)
 
-- EfficientViT has a quarter of the others' latency and five points of AP less. Its finest level has
-  stride 16, and the published detectors have no finer one.
-- EdgeViT has the best of these figures for its latency here, on our kernels for attention; most of
-  the published AP are recalled, and no weights were published, so it has to be pretrained first.
-- RepViT comes next, has published weights, and folds to plain convolutions, which every runtime
-  has.
-- MobileViT was published with SSDLite at 320 x 320. Its attention is over all pixels and grows with
-  their square: at 800 x 1344 mobilevit_s takes 2.6 times as long as edgevit_s.
+- EfficientViT has about a quarter of the others' latency and five points of AP less. Its finest
+  level has stride 16, and the published detectors add no finer one.
+- EdgeViT has the best published accuracy for its latency; but most of the AP figures are recalled,
+  and no weights were published, so it has to be pretrained first.
+- RepViT comes next, has published weights, and folds to plain convolutions, which suit any runtime.
+- MobileViT was published with SSDLite at 320 x 320. The cost of its attention grows with the square
+  of the number of pixels: at 800 x 1344, mobilevit_s takes 2.6 times as long as edgevit_s.
 - The channel-shuffle networks have no published figures with these heads.
 
-Measure yours: `python tools/benchmark.py` on the machine that it is to run on."""
+Run `python tools/benchmark.py` on your target machine."""
 
 
 def latencies(benchmark: Mapping[str, Any]) -> dict[tuple[str, int, int], float]:

@@ -41,11 +41,11 @@ INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of the training form)
 and multiply-accumulates are measured here, at 800 x 1344 for COCO (SSDLite: 320 x 320) and 512 x
-512 elsewhere; those of Mask R-CNN leave out what runs once a proposal. Published figures are
-others': box and mask AP or mIoU in percent with their source, from `configs/published.yml`;
-*recalled* ones were not verified.
-**Nothing has been reproduced by us yet**: that needs COCO or ADE20K, and GPUs.
-`python tools/reproduce.py --check` compares each config with the recipe of its row."""
+512 otherwise; for Mask R-CNN, without the parts that run once per proposal. Published results, box
+and mask AP or mIoU in percent, are others', from `configs/published.yml`; *recalled* ones are from
+memory and not verified.
+**We have not reproduced any of them yet**: that needs COCO or ADE20K, and GPUs.
+`python tools/reproduce.py --check` compares each config with the published recipe."""
 HEADER = (
     '# Made by tools/model_zoo.py out of the configs. Parameters of the training form; GMACs of\n'
     '# one image of that height and width, without what depends on the number of proposals.\n'
