@@ -160,8 +160,8 @@ class CascadedGroupAttention(nn.Module):
             out = qkv(share + out if index else share)
             query, key, value = out.split((KEY_DIMS, KEY_DIMS, share.shape[1]), dim=1)
             query, key, value = (part.flatten(2) for part in (dw(query), key, value))
-            # Not scaled_dot_product_attention: with values wider than keys it has no fast kernel, and
-            # a training step takes 1.18 times as long (benchmarks/compare_speed.py --train).
+            # Not scaled_dot_product_attention: with values wider than keys it has no fast kernel,
+            # and a training step takes 1.18 times as long (benchmarks/compare_speed.py --train).
             scores = torch.baddbmm(biases, query.transpose(1, 2), key, alpha=KEY_DIMS**-0.5)
             tokens = scores.softmax(-1) @ value.transpose(1, 2)
             out = tokens.transpose(1, 2).unflatten(2, share.shape[2:])
