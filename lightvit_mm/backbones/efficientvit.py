@@ -152,20 +152,17 @@ class CascadedGroupAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend head by head, then mix the heads."""
-        out, outs = torch.zeros(()), []
-        heads = zip(
-            self.qkvs, self.dws, x.chunk(len(self.qkvs), 1), self.attention_biases(), strict=True
-        )
-        for index, (qkv, dw, share, biases) in enumerate(heads):
-            out = qkv(share + out if index else share)
-            query, key, value = out.split((KEY_DIMS, KEY_DIMS, share.shape[1]), dim=1)
+        outs: list[torch.Tensor] = []
+        shares = x.chunk(len(self.qkvs), dim=1)
+        heads = zip(self.qkvs, self.dws, shares, self.attention_biases(), strict=True)
+        for qkv, dw, share, biases in heads:
+            parts = qkv(share + outs[-1] if outs else share)
+            query, key, value = parts.split((KEY_DIMS, KEY_DIMS, share.shape[1]), dim=1)
             query, key, value = (part.flatten(2) for part in (dw(query), key, value))
-            # Not scaled_dot_product_attention: with values wider than keys it has no fast kernel,
-            # and a training step takes 1.18 times as long (benchmarks/compare_speed.py --train).
+            # scaled_dot_product_attention has no fast kernel for values wider than keys.
             scores = torch.baddbmm(biases, query.transpose(1, 2), key, alpha=KEY_DIMS**-0.5)
             tokens = scores.softmax(-1) @ value.transpose(1, 2)
-            out = tokens.transpose(1, 2).unflatten(2, share.shape[2:])
-            outs.append(out)
+            outs.append(tokens.transpose(1, 2).unflatten(2, share.shape[2:]))
         return self.proj(self.act(torch.cat(outs, dim=1)))
 
 
