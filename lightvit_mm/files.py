@@ -6,23 +6,30 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 __all__ = ['whole_file', 'write_whole']
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary file to write in the place of ``path``, and rename it at the end.
+def whole_file(path: str | Path, shared: bool = False) -> Iterator[Path]:
+    """Give a temporary file to write instead of ``path``, and rename it at the end.
 
     Whatever happens in between (an error, the end of the process, a full disk), ``path`` keeps what
     it had. If the process dies, ``<name>.part`` stays; the next file of that name replaces it.
     Missing folders are made, and a link is followed.
 
+    Args:
+        path: the file.
+        shared: several processes may write ``path`` at the same time, so each needs a temporary
+            file with a unique name; what a dead process leaves then stays.
+
     Raises:
         OSError: the file cannot be written; the error names ``path``.
     """
     target = Path(os.path.realpath(path))
-    part = target.with_name(f'{target.name}.part')
+    unique = f'.{uuid4().hex}' if shared else ''
+    part = target.with_name(f'{target.name}{unique}.part')
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -39,7 +46,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: str | Path, content: bytes | str) -> None:
+def write_whole(path: str | Path, content: bytes | str, shared: bool = False) -> None:
     """Write bytes, or text as UTF-8, by `whole_file`."""
-    with whole_file(path) as part:
+    with whole_file(path, shared) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -7,7 +7,6 @@ it, of the size of the export: ``image[None].transpose(0, 3, 1, 2).astype('float
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch import nn
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import TOLERANCE, Compared, CompareDetections, CompareMaps
 from lightvit_mm.export.onnx_ops import translations
+from lightvit_mm.files import whole_file
 from lightvit_mm.runtimes.onnxruntime import (
     DYNAMIC_MULTIPLE,
     INPUT,
@@ -249,13 +249,11 @@ def export_module(
     if metadata:
         program.model.metadata_props[METADATA] = json.dumps(metadata)
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
     sizes = [size, *other_sizes(size)] if dynamic else [size]
     inputs = [np.random.default_rng(0).uniform(0, 255, (1, 3, *s)).astype('f4') for s in sizes]
-    try:
+    with whole_file(out) as part:
         program.save(part)
-        session = _session(part)
+        session = open_session(part)
         checked = [compare(x, _run(session, x)) for x in (*inputs, *pictures)]
         exported = Exported(out, list(names), checked, compare.unit)
         if not exported.deviation <= TOLERANCE:
@@ -269,9 +267,6 @@ def export_module(
                 f'the detector finds nothing in any image, so that nothing was compared; {out} '
                 'was not written. Give --image and files that show objects of its classes'
             )
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
     return exported
 
 
@@ -308,14 +303,10 @@ def _read_image(file: str, size: Size) -> np.ndarray:
     return mmcv.imresize(image, (width, height))[None].transpose(0, 3, 1, 2).astype('float32')
 
 
-def _session(file: Path) -> Any:
-    return open_session(file)
-
-
 def _run(session: Any, image: np.ndarray) -> list[np.ndarray]:
     try:
         return session.run(None, {INPUT: image})
-    except RuntimeError as error:  # the base of onnxruntime's own
+    except Exception as error:  # onnxruntime's errors have no base class of their own
         raise UserError(
             f'the export fails on {image.shape}: {error}. Nothing was written; leave --dynamic out '
             'if it was given, and report it'

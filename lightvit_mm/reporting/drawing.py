@@ -87,7 +87,7 @@ def draw_objects(
     if len(objects) <= MOST_NAMES:
         for number in order:
             label = objects.labels[number]
-            text = 'crowd of ' * bool(objects.crowd[number]) + classes[label]
+            text = f'crowd of {classes[label]}' if objects.crowd[number] else classes[label]
             if with_scores:
                 text += f' {objects.scores[number]:.2f}'
             x, y = boxes[number, :2]

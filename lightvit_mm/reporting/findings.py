@@ -12,8 +12,9 @@ import mmcv
 import numpy as np
 from PIL import Image
 
-from lightvit_mm.reporting import charts, detection, segmentation
+from lightvit_mm.reporting import charts, detection
 from lightvit_mm.reporting.drawing import draw_labels, draw_objects
+from lightvit_mm.reporting.segmentation import iou_and_accuracy
 from lightvit_mm.reporting.validating import Detections, LabelMap, Segments
 
 SHOWN = 24  # best and worst images each
@@ -138,7 +139,7 @@ def of_detector(validated: Detections) -> Findings:
 def of_segmentor(validated: Segments) -> Findings:
     """The findings about a segmentor, out of what it made of the validation set."""
     classes, colours, matrix = validated.classes, validated.colours, validated.confusion
-    iou, accuracy = segmentation.class_iou(matrix), segmentation.class_accuracy(matrix)
+    iou, accuracy = iou_and_accuracy(matrix)
     share = 100 * matrix.sum(1) / max(1, matrix.sum())
     mean = np.ma.masked_invalid([iou, accuracy]).mean(1).filled(np.nan)
     rows = [

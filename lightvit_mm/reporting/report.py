@@ -14,6 +14,7 @@ import lightvit_mm
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.history import History, read_history
 from lightvit_mm.engine.whole_files import latest_checkpoint
+from lightvit_mm.files import write_whole
 from lightvit_mm.reporting import charts, detection
 from lightvit_mm.reporting.findings import (
     Table,
@@ -24,7 +25,6 @@ from lightvit_mm.reporting.findings import (
 )
 from lightvit_mm.reporting.run_folder import RunFolder, read_run
 from lightvit_mm.reporting.validating import Detections, validate
-from lightvit_mm.reproduction.record import replace_file
 
 
 def write_report(
@@ -92,9 +92,8 @@ def write_report(
         )
     )
     file = Path(out) if out else run.path / 'report.html'
-    file.parent.mkdir(parents=True, exist_ok=True)
     content = page.encode()
-    replace_file(file, content)
+    write_whole(file, content)
     predicted = f', {len(validated.images)} validation images' if findings else ''
     return f'{run.position}{predicted}: report in {file} ({len(content) / 1e6:.1f} MB)'
 
@@ -115,11 +114,11 @@ def _missing(history: History) -> list[str]:
 
 
 def _summary(run: RunFolder, history: History, checkpoint: str | None) -> dict[str, str]:
-    starts = len(run.starts)
+    starts = f', starts: {len(run.starts)}' if len(run.starts) > 1 else ''
     summary = {
         'State': 'finished' if run.is_finished else 'not finished, as far as the log says',
         'Last logged': run.position,
-        'Started': f'{run.starts[0].began}' + (f', starts: {starts}' * (starts > 1)),
+        'Started': f'{run.starts[0].began}{starts}',
         'Last line of the log': f'{run.starts[-1].last}',
         'Time so far': f'{run.duration} h, validations included',
     }

@@ -130,7 +130,7 @@ def _detections(model: Any, loader: Any, config: Config) -> Detections:
     if hasattr(dataset, 'cat_ids'):
         most = evaluators_of(config.val_evaluator)[0].get('proposal_nums', (100, 300, 1000))
         has_masks = any(image.found.masks is not None for image in images)
-        for kind in ('bbox', 'segm')[: 1 + has_masks]:
+        for kind in ('bbox', 'segm') if has_masks else ('bbox',):
             precision[kind] = detection.average_precision(images, dataset, kind, most)
     matrix = detection.confusion(images, len(classes), score)
     return Detections(classes, palette_of(dataset.metainfo), images, score, matrix, precision)
@@ -148,7 +148,8 @@ def _segments(model: Any, loader: Any) -> Segments:
         )
         matrix = segmentation.confusion(truth, found, len(classes))
         total += matrix
-        miou = float(np.nanmean(segmentation.class_iou(matrix))) if matrix.any() else None
+        iou, _ = segmentation.iou_and_accuracy(matrix)
+        miou = float(np.nanmean(iou)) if matrix.any() else None
         pngs = [cv2.imencode('.png', labels)[1].tobytes() for labels in (truth, found)]
         images.append(LabelMap(sample.img_path, pngs[0], pngs[1], miou))
     return Segments(classes, palette_of(metainfo), images, total)

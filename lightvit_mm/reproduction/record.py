@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 from mmengine.runner import find_latest_checkpoint
 
+from lightvit_mm.files import write_whole
 from lightvit_mm.reproduction.published import Row
 
 FILE = 'reproduction.json'
@@ -83,9 +83,8 @@ def read_record(folder: Path) -> Record:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Keep a record in a row's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / FILE, json.dumps(asdict(record), indent=1).encode())
+    """Write the record of a row's folder, which is made."""
+    write_whole(folder / FILE, json.dumps(asdict(record), indent=1))
 
 
 def recorded(rows: Sequence[Row], folder: Path) -> Iterator[tuple[Row, str, Record]]:
@@ -95,10 +94,3 @@ def recorded(rows: Sequence[Row], folder: Path) -> Iterator[tuple[Row, str, Reco
             place = row_folder(row, folder, weights)
             if (place / FILE).is_file():
                 yield row, weights, read_record(place)
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Write a file that others may read or write: they see all of it, or what was there."""
-    new = file.with_name(f'.{file.name}.{uuid4().hex}')
-    new.write_bytes(content)
-    new.replace(file)

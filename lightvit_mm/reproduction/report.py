@@ -12,6 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from lightvit_mm.engine.history import read_history
+from lightvit_mm.files import write_whole
 from lightvit_mm.reproduction.curves import draw
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
@@ -21,7 +22,6 @@ from lightvit_mm.reproduction.record import (
     is_changed,
     last_checkpoint,
     recorded,
-    replace_file,
     row_folder,
 )
 
@@ -113,7 +113,8 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
     for row, weights, record in found:
         lines += _section(row, weights, record, row_folder(row, folder, weights))
     written = f'Written by tools/reproduce.py on {datetime.now().isoformat(" ", "minutes")}.'
-    replace_file(folder / 'report.md', '\n'.join([*lines, written, '']).encode())
+    # Jobs for other rows may write the same report at the same time.
+    write_whole(folder / 'report.md', '\n'.join([*lines, written, '']), shared=True)
     content = [
         {
             'config': row.config,
@@ -135,7 +136,7 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
         }
         for row, weights, record in found
     ]
-    replace_file(folder / 'report.json', json.dumps(content, indent=1).encode())
+    write_whole(folder / 'report.json', json.dumps(content, indent=1), shared=True)
     return comparisons
 
 
@@ -196,10 +197,10 @@ def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
 
 def _command(run: Run) -> str:
     """The command line of a run, each option on a line of its own."""
-    text = ''
-    for word in run.command:
-        text += ' \\\n  ' if word.startswith('--') or word in run.cfg_options else ' ' * bool(text)
-        text += shlex.quote(word)
+    text = shlex.quote(run.command[0])
+    for word in run.command[1:]:
+        starts_line = word.startswith('--') or word in run.cfg_options
+        text += (' \\\n  ' if starts_line else ' ') + shlex.quote(word)
     return text
 
 

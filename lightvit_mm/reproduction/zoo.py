@@ -12,6 +12,7 @@ from torch import nn
 
 from lightvit_mm.backbones.families import FAMILIES
 from lightvit_mm.engine.configs import load_config
+from lightvit_mm.files import write_whole
 from lightvit_mm.measure.complexity import count_macs, count_parameters, inference_form
 from lightvit_mm.reproduction.published import Row
 
@@ -101,7 +102,7 @@ def write_metafile(file: Path, models: Iterable[Mapping[str, Any]]) -> None:
         return families.index(family), heads.index(head), model['Metadata']['Parameters']
 
     content = {'Collections': collections, 'Models': sorted(models, key=order)}
-    file.write_text(HEADER + yaml.safe_dump(content, sort_keys=False, width=98))
+    write_whole(file, HEADER + yaml.safe_dump(content, sort_keys=False, width=98))
 
 
 def as_page(metafile: Mapping[str, Any], rows: Iterable[Row]) -> str:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from torch import nn
 
+pytest.importorskip('mmdet')
+
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import CompareMaps, Limits, compare_detections
 
@@ -33,7 +35,7 @@ def test_maps_in_standard_deviations():
     compared = CompareMaps(Twice())(image, [image + 0.5, image * 100])
     assert compared.deviation == pytest.approx(0.5 / image.std(), rel=1e-4)
     assert np.isnan(CompareMaps(Twice())(image, [image * np.nan, image * 100]).deviation)
-    with pytest.raises(UserError, match=r'makes \(1, 3, 8, 7\) of \(1, 3, 8, 8\)'):
+    with pytest.raises(UserError, match=r'turns \(1, 3, 8, 8\) into \(1, 3, 8, 7\)'):
         CompareMaps(nn.Identity())(image, [image[..., 1:]])
 
 
@@ -75,9 +77,10 @@ def test_what_rounding_may_turn():
     rival = (20, 20, 40, 40, 0.8004, 0)
     assert compare([A, B], [A, rival], limits) == 0
     assert compare([A, B], [A, rival]) == 1
-    # An overlap of a half.
+    # An overlap of a half, and nearly.
     half = (0, 0, 10, 20, 0.5, 1)
     assert compare([A, half], [A]) == 0
+    assert compare([A, (0, 0, 10, 20.1, 0.5, 1)], [A]) == 1
 
 
 def test_masks_count():

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from lightvit_mm.engine.history import read_history
 from lightvit_mm.errors import UserError
+from lightvit_mm.files import whole_file
 from lightvit_mm.reproduction import run
 from lightvit_mm.reproduction.published import read_published
 from lightvit_mm.reproduction.record import RELEASED, TRAINED, Record, Run, read_record
@@ -290,7 +291,12 @@ def test_the_report(reported):
 
 def test_the_curves_are_drawn_over_images_seen(reported, monkeypatch):
     drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: drawn.append(figure))
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        'savefig',
+        lambda figure, *args, **how: drawn.append(figure) or save(figure, *args, **how),
+    )
     write_report(reported, KNOWN)
     losses, metrics = drawn[0].axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
@@ -306,10 +312,21 @@ def test_the_curves_are_drawn_over_images_seen(reported, monkeypatch):
 
 def test_an_interrupted_write_leaves_the_old_record(tmp_path, monkeypatch):
     run.write_record(tmp_path, Record([Run('now', 1, [], ['train'])], {'mIoU': 1.0}))
-    monkeypatch.setattr(run.Path, 'replace', lambda *_: 1 / 0)
+    monkeypatch.setattr('os.replace', lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run.write_record(tmp_path, Record())
     assert read_record(tmp_path).metrics == {'mIoU': 1.0}
+
+
+def test_jobs_that_write_the_same_report_at_the_same_time(tmp_path):
+    report = tmp_path / 'report.md'
+    with whole_file(report, shared=True) as first:
+        first.write_text('first')
+        with whole_file(report, shared=True) as second:
+            second.write_text('second')
+        assert report.read_text() == 'second'
+    assert report.read_text() == 'first'
+    assert list(tmp_path.iterdir()) == [report]
 
 
 def test_the_tool_wants_to_know_where_the_data_are():
