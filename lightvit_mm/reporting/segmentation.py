@@ -1,4 +1,4 @@
-"""How well a segmentor does, image by image and class by class."""
+"""Accuracy of a segmentor by image and by class."""
 
 from __future__ import annotations
 

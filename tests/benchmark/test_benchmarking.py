@@ -1,4 +1,4 @@
-"""Whole benchmarks at a tiny size, and what is reported of them."""
+"""Whole benchmarks at a tiny size, and their reports."""
 
 import json
 import time
@@ -84,7 +84,7 @@ def test_training(known_machine):
     (row,) = result.rows
     assert row.macs == 3 * 2 * count_macs(model, 64, 64)
     assert row.parameters == count_parameters(model)
-    # The gradients at the least.
+    # At least the gradients.
     assert row.peak_bytes > 4 * row.parameters
 
 
@@ -135,7 +135,7 @@ def test_the_first_rival_is_exported_and_no_baseline(known_machine):
         'lightvit_mm fp32', 'lightvit_mm fp32 onnxruntime', 'first fp32', 'second fp32',
         'first fp32 onnxruntime',
     ]  # fmt: skip
-    # Exported, it does not sleep and is faster, but not eager.
+    # Exported, it no longer sleeps and is faster, but only eager forms can be the baseline.
     assert result.rows[4].timing.median < result.rows[2].timing.median
     assert result.baseline == 'first fp32'
     assert [row.peak_bytes is None for row in result.rows] == [False, True, False, False, True]

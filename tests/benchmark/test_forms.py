@@ -1,4 +1,4 @@
-"""Every form of a backbone computes what the backbone computes."""
+"""The outputs of every form of a backbone equal those of the backbone."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Exported files run in onnxruntime, and give what PyTorch gives."""
+"""Outputs of exported files in onnxruntime equal those of PyTorch."""
 
 import json
 import sys
@@ -62,7 +62,7 @@ def test_every_family(onnxruntime, family, arch, tmp_path):
     made = export_module(model, tmp_path / 'backbone.onnx', names, (64, 96))
     assert [compared.shape for compared in made.checked] == [(1, 3, 64, 96)]
     assert made.deviation < 1e-4
-    # What the export says of itself, seen from outside.
+    # The same comparison, independent of the package.
     session = onnxruntime.InferenceSession(made.file)
     image = np.random.default_rng(1).normal(size=(1, 3, 64, 96)).astype('float32')
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_every_family(onnxruntime, family, arch, tmp_path):
 
 
 def steps(onnxruntime, file):
-    """How many operators of each kind onnxruntime runs for a file."""
+    """Count the operators of each kind that onnxruntime runs for a file."""
     import onnx
 
     options = onnxruntime.SessionOptions()
@@ -99,7 +99,7 @@ def test_linear_layers_are_matrix_products(onnxruntime, tmp_path):
 
     made = export_module(Layers().eval(), tmp_path / 'layers.onnx', ['rows'], (4, 6))
     assert made.deviation < 1e-4
-    # Rows without further dimensions have the bias in the product.
+    # On matrices, the product includes the bias.
     counted = steps(onnxruntime, made.file)
     assert [counted[kind] for kind in ('MatMul', 'Add', 'Gemm')] == [2, 1, 1]
 
@@ -118,7 +118,7 @@ def test_preprocessing_is_that_of_openmmlab():
 
 @pytest.fixture(scope='module')
 def segmentor_file(segmentor, tmp_path_factory):
-    """Its ONNX file, and what the tool said."""
+    """Its ONNX file, and the output of the tool."""
     out = tmp_path_factory.mktemp('onnx') / 'made' / 'segmentor.onnx'
     image = REPOSITORY / 'docs/images'
     image = next(file for file in sorted(image.iterdir()) if file.suffix in ('.png', '.jpg'))
@@ -157,13 +157,13 @@ def test_predictions_of_a_segmentor(onnxruntime, segmentor, segmentor_file, tmp_
     images = tmp_path / 'images'
     images.mkdir()
     rng = np.random.default_rng(1)
-    # The first has the size of the file; the second is padded, as its config would not do.
+    # The first has the size of the file; the second is padded, unlike with its config.
     for name, size in (('same', (64, 96, 3)), ('narrow', (64, 50, 3))):
         mmcv.imwrite(rng.integers(0, 256, size, dtype=np.uint8), str(images / f'{name}.png'))
     entries = []
     for checkpoint in (segmentor, segmentor_file[0]):
         config = load_config(SEGMENTOR)
-        # ONNX files bring the scale with them.
+        # ONNX files have a fixed scale.
         if checkpoint == segmentor:
             config.test_pipeline[1].scale = (96, 64)
         made = predict(config, str(checkpoint), str(images), str(tmp_path / checkpoint.suffix))
@@ -171,7 +171,7 @@ def test_predictions_of_a_segmentor(onnxruntime, segmentor, segmentor_file, tmp_
         entries.append({Path(entry['file']).stem: entry for entry in content})
         assert all(mmcv.imread(picture) is not None for picture in made.pictures)
     ours, theirs = (mmcv.imread(entry['same']['label_map'], 'unchanged') for entry in entries)
-    # Rounding may turn single pixels between two classes.
+    # Rounding may change the class of single pixels.
     assert (ours == theirs).mean() > 0.999
     assert len(np.unique(ours)) > 1
     assert [s['class'] for s in entries[0]['same']['segments']] == [
@@ -204,7 +204,7 @@ class Noise(nn.Module):
     ('module', 'pictures', 'said'),
     [
         (Noise(), (), 'deviates from PyTorch by [0-9.]+e'),
-        # A file of a fixed size does not run on an image of another.
+        # A file with a fixed size does not run on an image of another size.
         (nn.Conv2d(3, 4, 3), [np.zeros((1, 3, 9, 8), 'f4')], r'fails on \(1, 3, 9, 8\): .*Nothing'),
     ],
     ids=['deviates', 'does not run'],

@@ -39,7 +39,7 @@ def test_augmented_image_and_boxes(small_coco, tmp_path, drawn, bgr_to_rgb):
     with Image.open(tmp_path / 'new/sheet.png') as sheet:
         assert sheet.width > 2 * CELL
         cell = np.asarray(sheet.convert('RGB'))[8 : 8 + CELL, 8 : 8 + CELL]
-    # The masks are drawn: those pixels differ from the picture's own.
+    # The masks are drawn: their pixels differ from the image's.
     own = mmcv.imresize(drawn[0][0], (CELL, CELL), interpolation='bicubic')
     differs = np.abs(cell.astype(int) - own).max(-1) > 60
     assert 0.05 < differs.mean() < 0.6

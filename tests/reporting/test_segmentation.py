@@ -1,4 +1,4 @@
-"""Confusion and IoU of label maps, on a case done by hand and against mmseg's metric."""
+"""Confusion and IoU of label maps, on a case computed by hand and against mmseg's metric."""
 
 import numpy as np
 import torch
