@@ -37,8 +37,8 @@ def palette_of(metainfo: Mapping[str, Any]) -> list[Colour]:
     num_classes, own = len(metainfo['classes']), metainfo.get('palette')
     if num_classes > 20 and own is not None and len(own) >= num_classes:
         return [(int(r), int(g), int(b)) for r, g, b in own[:num_classes]]
-    listed = colormaps['tab10' if num_classes <= 10 else 'tab20'].colors  # type:
-    ignore[attr-defined] return [
+    listed = colormaps['tab10' if num_classes <= 10 else 'tab20'].colors  # type: ignore[attr-defined]
+    return [
         tuple(int(255 * part) for part in listed[number % len(listed)])  # type: ignore[misc]
         for number in range(num_classes)
     ]

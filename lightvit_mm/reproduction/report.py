@@ -12,7 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from lightvit_mm.engine.history import read_history
-from lightvit_mm.files import write_whole
+from lightvit_mm.files import whole_file
 from lightvit_mm.reproduction.curves import draw
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
@@ -117,7 +117,8 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
         lines += _section(row, weights, record, row_folder(row, folder, weights))
     written = f'Written by tools/reproduce.py on {datetime.now().isoformat(" ", "minutes")}.'
     # Jobs for other rows may write the same report at the same time.
-    write_whole(folder / 'report.md', '\n'.join([*lines, written, '']), shared=True)
+    with whole_file(folder / 'report.md', shared=True) as part:
+        part.write_text('\n'.join([*lines, written, '']), encoding='utf-8')
     content = [
         {
             'config': row.config,
@@ -139,7 +140,8 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
         }
         for row, weights, record in found
     ]
-    write_whole(folder / 'report.json', json.dumps(content, indent=1), shared=True)
+    with whole_file(folder / 'report.json', shared=True) as part:
+        part.write_text(json.dumps(content, indent=1))
     return comparisons
 
 
