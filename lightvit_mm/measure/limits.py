@@ -21,7 +21,7 @@ from lightvit_mm.measure.timing import alternate, summarise
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 # Rows, inner size and columns of matrix products: those of the MLPs of four stages with an input of
-# 512 x 512, and the side of a square one, which suits every machine.
+# 512 x 512. In addition, the side of a large square one, whose shape is the most favourable.
 PRODUCTS = ((16384, 64, 256), (4096, 128, 512), (1024, 320, 1280), (256, 512, 2048))
 SQUARE = {'cpu': 2048, 'cuda': 8192}
 # Far beyond any cache.
@@ -52,8 +52,9 @@ class Floors:
     Attributes:
         compute: its multiply-accumulates at the speed of the fastest matrix product.
         memory: the bytes that its products (convolutions, matrix products, attention) read and
-            write, at the speed of a copy. Norms, activations and sums count as part of a product.
-            A network whose maps stay in the caches can be faster.
+            write, each tensor once per product in the form's data type, at the speed of a copy.
+            Norms, activations and sums count as part of a product. A network whose maps stay in
+            the caches can be faster.
     """
 
     compute: float
