@@ -22,7 +22,7 @@ PLOT_SIZES = [(side, side) for side in (256, 384, 512, 768, 1024, 1536, 2048)]
 
 
 def size(text: str) -> tuple[int, int]:
-    """512 or 800x1344."""
+    """Height and width from ``512`` or ``800x1344``."""
     match = re.fullmatch(r'([1-9]\d*)(?:x([1-9]\d*))?', text)
     if not match:
         raise argparse.ArgumentTypeError(f'{text} is neither a side (512) nor HxW (800x1344)')
@@ -30,7 +30,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Parse the command line, measure, and say what was written."""
+    """Parse the command line, measure, and print the tables and the files written."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'backbones',
@@ -39,11 +39,11 @@ def main() -> None:
         help="a variant (repvit_m1_1), a pattern of them ('repvit_*') or a config file",
     )
     parser.add_argument(
-        '--against', choices=['timm'], help="timm's model of that name, as baseline"
+        '--against', choices=['timm'], help="compare with timm's model of the same name"
     )
     parser.add_argument(
         '--sizes', nargs='+', type=size, metavar='HxW',
-        help='(512 800x1344; with --plot squares from 256 to 2048)',
+        help='input sizes (512 800x1344; with --plot squares from 256 to 2048)',
     )  # fmt: skip
     parser.add_argument(
         '--dtype', nargs='+', choices=list(DTYPES), default=['fp32'], help='16 bits by autocast'
@@ -54,17 +54,17 @@ def main() -> None:
     parser.add_argument(
         '--train', action='store_true', help='forward and backward instead of inference'
     )
-    parser.add_argument('--batch', type=int, help='images a step (1; with --train 2)')
-    parser.add_argument('--threads', type=int, help="of the CPU (torch's choice)")
+    parser.add_argument('--batch', type=int, help='images per step (1; with --train 2)')
+    parser.add_argument('--threads', type=int, help="CPU threads (torch's choice)")
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 (cpu)')
-    parser.add_argument('--rounds', type=int, default=10, help='at least so many (10)')
+    parser.add_argument('--rounds', type=int, default=10, help='least number of rounds (10)')
     parser.add_argument(
-        '--seconds', type=float, default=5.0, help='of timed calls a table, at least (5)'
+        '--seconds', type=float, default=5.0, help='least seconds of timed calls per table (5)'
     )
     parser.add_argument(
         '--profile', action='store_true', help='also list the operators of our first form'
     )
-    parser.add_argument('--json', metavar='OUT', help='write everything that was measured')
+    parser.add_argument('--json', metavar='OUT', help='write all measurements to this file')
     parser.add_argument('--plot', metavar='PNG', help='draw latency over input size')
     args = parser.parse_args()
     sizes = args.sizes or (PLOT_SIZES if args.plot else SIZES)
@@ -98,7 +98,7 @@ def main() -> None:
         results = []
         todo = list(itertools.product(subjects, sizes))
         for number, (subject, (height, width)) in enumerate(todo, 1):
-            # One line and no moving bar, which would take part in what is measured.
+            # A progress bar would be redrawn during the measurement.
             print(f'[{number}/{len(todo)}] measuring {subject.name}, {height}x{width}', flush=True)
             results.append(benchmark(subject, (height, width), settings))
             console.print(as_table(results[-1]))

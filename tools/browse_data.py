@@ -1,4 +1,4 @@
-"""What a model sees in training, as a contact sheet: python tools/browse_data.py CONFIG"""
+"""Draw a contact sheet of what a model sees in training: python tools/browse_data.py CONFIG"""
 
 import argparse
 
@@ -10,14 +10,14 @@ from lightvit_mm.reporting.browsing import browse
 
 
 def main() -> None:
-    """Parse the command line, draw the sheet, and say where."""
+    """Parse the command line, draw the sheet, and print its path."""
     parser = argparse.ArgumentParser(
         description='Draw training images with their boxes, masks or labels as the model gets '
-        'them: after the pipeline of the config, padding and normalisation (undone for the eye).'
+        'them: after pipeline and padding, with the normalisation undone.'
     )
     add_config_arguments(parser)
     parser.add_argument('--out', default='sheet.jpg', help='a JPEG or PNG file (sheet.jpg)')
-    parser.add_argument('--number', type=int, default=16, help='of images (16)')
+    parser.add_argument('--number', type=int, default=16, help='number of images (16)')
     add_own_data_arguments(parser)
     args = parser.parse_args()
     with user_errors():

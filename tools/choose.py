@@ -6,6 +6,7 @@ from pathlib import Path
 
 from _stack import user_errors
 
+from lightvit_mm.files import whole_file, write_whole
 from lightvit_mm.reproduction.choosing import as_page, chosen, draw, latencies
 from lightvit_mm.reproduction.published import read_published
 
@@ -13,13 +14,14 @@ PUBLISHED, PAGE, PICTURE = 'configs/published.yml', 'docs/choose.md', 'docs/imag
 
 
 def main() -> None:
-    """Read, draw, write."""
+    """Read the latencies, then write the page and its picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('latency', help='what tools/benchmark.py --json has written')
+    parser.add_argument('latency', help='JSON file written by tools/benchmark.py --json')
     benchmark = json.loads(Path(parser.parse_args().latency).read_text())
     groups = chosen(read_published(PUBLISHED), latencies(benchmark))
-    draw(groups).savefig(PICTURE, dpi=100)
-    Path(PAGE).write_text(as_page(groups, benchmark))
+    with whole_file(PICTURE) as part:
+        draw(groups).savefig(part, format='png', dpi=100)
+    write_whole(PAGE, as_page(groups, benchmark))
     print(f'{sum(map(len, groups.values()))} published rows: {PAGE}, {PICTURE}')
 
 

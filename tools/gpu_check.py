@@ -1,7 +1,7 @@
 """Check and measure everything on a GPU: python tools/gpu_check.py
 
 Every backbone's outputs and gradients against double precision on the CPU, autocast,
-channels_last, torch.compile; tables of speed and memory beside timm; one short training.
+channels_last, torch.compile; tables of speed and memory next to timm's; one short training.
 """
 
 import argparse
@@ -16,13 +16,15 @@ from lightvit_mm.errors import UserError
 
 
 def main() -> None:
-    """Parse the command line, check; exit with status 1 if a check failed."""
+    """Parse the command line and check; exit with status 1 if a check failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--device', default='cuda', help='(cuda)')
-    parser.add_argument('--quick', action='store_true', help='a tiny part of it, in a minute')
-    parser.add_argument('--work-dir', default='work_dirs/gpu_check', help='for what it writes')
+    parser.add_argument('--device', default='cuda', help='device to check (cuda)')
+    parser.add_argument('--quick', action='store_true', help='a small part of it, in a minute')
+    parser.add_argument(
+        '--work-dir', default='work_dirs/gpu_check', help='folder for tables and training'
+    )
     args = parser.parse_args()
     with user_errors():
         if args.device.startswith('cuda') and not torch.cuda.is_available():

@@ -8,6 +8,7 @@ from _stack import user_errors
 import yaml
 from rich.progress import track
 
+from lightvit_mm.files import write_whole
 from lightvit_mm.reproduction.published import read_published
 from lightvit_mm.reproduction.zoo import as_page, measure, write_metafile, zoo_configs
 
@@ -16,7 +17,7 @@ METAFILE = CONFIGS / 'metafile.yml'
 
 
 def main() -> None:
-    """Measure, keep what was reproduced, write."""
+    """Measure the configs, keep the reproduced results of the old metafile, and write."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     models = [measure(file) for file in track(zoo_configs(CONFIGS), 'measuring')]
     if METAFILE.is_file():
@@ -25,7 +26,7 @@ def main() -> None:
             model['Results'] = before.get(model['Name'], model)['Results']
     write_metafile(METAFILE, models)
     page = as_page(yaml.safe_load(METAFILE.read_text()), read_published(CONFIGS / 'published.yml'))
-    PAGE.write_text(page)
+    write_whole(PAGE, page)
     print(f'{len(models)} models: {METAFILE}, {PAGE}')
 
 

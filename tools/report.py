@@ -8,19 +8,19 @@ from lightvit_mm.reporting.report import write_report
 
 
 def main() -> None:
-    """Parse the command line, write the page, and say where."""
+    """Parse the command line, write the page, and print its path."""
     parser = argparse.ArgumentParser(
-        description='Write one HTML file about a training, finished or not: curves, figures by '
+        description='Write one HTML file about a training, finished or not: curves, results by '
         'class, confusion, the best and worst images, config, environment, time and memory.'
     )
-    parser.add_argument('work_dir', help='--work-dir of the training, work_dirs/<config name>')
+    parser.add_argument('work_dir', help='--work-dir of the training, usually work_dirs/<config>')
     parser.add_argument('--out', metavar='FILE', help='the page (WORK_DIR/report.html)')
-    parser.add_argument('--data-root', help="another place of the config's data set")
+    parser.add_argument('--data-root', help="another location of the config's data set")
     parser.add_argument('--device', help='cpu, cuda:0, ... (a GPU if there is one)')
     parser.add_argument(
         '--no-predictions',
         action='store_true',
-        help='only what the log has: seconds, where the validation set takes long',
+        help='use only the log, which takes seconds even if the validation set is large',
     )
     args = parser.parse_args()
     with user_errors():

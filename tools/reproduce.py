@@ -19,27 +19,39 @@ from lightvit_mm.reproduction.run import reproduce
 
 
 def main() -> None:
-    """Read the command line; check, or train and compare."""
+    """Parse the command line; check the configs, or train and compare."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--rows', nargs='+', default=(), metavar='PATTERN', help='shell-style, of config names'
+        '--rows', nargs='+', default=(), metavar='PATTERN', help='configs, by shell-style patterns'
     )
-    parser.add_argument('--published', default='configs/published.yml', help='the rows')
     parser.add_argument(
-        '--check', action='store_true', help='compare the configs with the recipes; no data needed'
+        '--published', default='configs/published.yml', help='file of the published results'
     )
-    parser.add_argument('--coco', metavar='DIR', help='COCO 2017: rows on it are trained')
-    parser.add_argument('--ade', metavar='DIR', help='ADEChallengeData2016: rows on it are trained')
-    parser.add_argument('--voc', metavar='DIR', help='VOCdevkit/VOC2012: rows on it are trained')
-    parser.add_argument('--gpus', type=int, default=1, help='processes on this machine')
+    parser.add_argument(
+        '--check', action='store_true', help='compare the configs with the recipes; needs no data'
+    )
+    parser.add_argument('--coco', metavar='DIR', help='COCO 2017, to train the rows that use it')
+    parser.add_argument(
+        '--ade', metavar='DIR', help='ADEChallengeData2016, to train the rows that use it'
+    )
+    parser.add_argument(
+        '--voc', metavar='DIR', help='VOCdevkit/VOC2012, to train the rows that use it'
+    )
+    parser.add_argument('--gpus', type=int, default=1, help='processes on this machine (1)')
     parser.add_argument(
         '--evaluate', action='store_true', help='evaluate released checkpoints instead of training'
     )
-    parser.add_argument('--work-dir', default='work_dirs/reproduce', help='for runs and report')
     parser.add_argument(
-        '--cfg-options', nargs='+', default=(), metavar='KEY=VALUE', help='for every row'
+        '--work-dir', default='work_dirs/reproduce', help='folder for runs and report'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=(),
+        metavar='KEY=VALUE',
+        help='changes to the config of every row',
     )
     args = parser.parse_args()
     roots = {'coco': args.coco, 'ade20k': args.ade, 'voc12aug': args.voc}
@@ -65,7 +77,7 @@ def main() -> None:
 
 
 def check(rows: list[Row]) -> None:
-    """Print the table; exit with status 1 if a row differs."""
+    """Print the table of checks; exit with status 1 if a row differs without explanation."""
     results = [check_row(row) for row in track(rows, 'checking')]
     Console(width=200).print(as_table(results))
     failed = [result for result in results if result.unexplained]

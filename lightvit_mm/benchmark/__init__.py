@@ -1,1 +1,1 @@
-"""Measuring speed and memory: fair comparisons of modules in one process."""
+"""Measuring the speed and memory of backbones, and checking a device's numbers."""

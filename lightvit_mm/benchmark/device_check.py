@@ -1,4 +1,4 @@
-"""Whether a device computes what the CPU computes: what tools/gpu_check.py does."""
+"""The checks of tools/gpu_check.py: whether a device computes what the CPU computes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from lightvit_mm.benchmark.forms import import_timm
 from lightvit_mm.benchmark.report import as_table, machine, write_json
 from lightvit_mm.benchmark.run import Settings, Size, benchmark
 from lightvit_mm.benchmark.subjects import Subject, find_subjects, variants
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.running import train
 from lightvit_mm.errors import UserError
 from lightvit_mm.measure.limits import DTYPES, tf32
+from lightvit_mm.shapes.dataset import make_shapes
 
-# Largest difference in standard deviations of a level; of gradients the norm of the difference
-# over the norm.
+# Outputs: largest difference in standard deviations of the level. Gradients: norm of the
+# difference over the norm.
 FORWARD, GRADIENT = 1e-4, 1e-3
-# Root mean square of the difference in standard deviations of a level.
+# Root mean square of the difference, in standard deviations of the level.
 AUTOCAST = {'bf16': 0.1, 'fp16': 0.02}
-# Of the four main families, the variants that docs/performance.md is about.
-MEASURED = ['edgevit_s', 'repvit_m1_1', 'efficientvit_m4', 'mobilevit_s']
 DETECTOR = 'configs/retinanet_edgevit_xxs_shapes.py'
 
 
@@ -41,8 +42,8 @@ class Check:
 
     Attributes:
         name: what was compared.
-        value: how far off it is.
-        limit: how far it may be.
+        value: the deviation.
+        limit: the largest deviation allowed.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether it is near enough; NaN is not."""
+        """Whether the deviation is within the limit; NaN is not."""
         return self.value <= self.limit
 
 
@@ -60,14 +61,14 @@ def check_backbone(
 ) -> Iterator[Check]:
     """Compare a backbone on a device with double precision on the CPU.
 
-    Where the CPU itself is off by more than a quarter of `FORWARD` or `GRADIENT` in single
-    precision, the device may be off by four times as much as the CPU.
+    The limits are `FORWARD` and `GRADIENT`, or four times the deviation of the CPU's own single
+    precision where that is larger. TF32 is off.
 
     Args:
         subject: the backbone.
-        device: where the comparisons run, without TF32.
-        size: of the images, of which there are two.
-        compiler: backend of torch.compile that is compared too; None for none.
+        device: the device to check.
+        size: height and width of the two images.
+        compiler: backend for torch.compile, whose output is compared too; None for none.
     """
     torch.manual_seed(0)
     model: Any = subject.build().train()
@@ -87,7 +88,7 @@ def check_backbone(
         expected, own, outputs = exact(x.double()), on_cpu(x), model(image)
         yield compare('training form', outputs, own, expected)
         for levels in (expected, own, outputs):
-            # Not the mean itself, of which a norm at the end would leave no gradient.
+            # The mean itself would have no gradient after a final norm.
             sum(level.square().mean() for level in levels).backward()
         limit = max(GRADIENT, 4 * _gradient_error(on_cpu, exact))
         yield Check(f'{subject.name} gradients', _gradient_error(model, exact), limit)
@@ -96,8 +97,8 @@ def check_backbone(
             own = on_cpu.eval().switch_to_deploy()(x)
             deployed = model.eval().switch_to_deploy()
             yield compare('deploy form', deployed(image), own, expected)
-            turned = image.to(memory_format=torch.channels_last)
-            yield compare('channels_last', deployed(turned), own, expected)
+            channels_last = image.to(memory_format=torch.channels_last)
+            yield compare('channels_last', deployed(channels_last), own, expected)
             for dtype, bound in AUTOCAST.items():
                 with torch.autocast(torch.device(device).type, DTYPES[dtype]):
                     outputs = deployed(image)
@@ -108,20 +109,20 @@ def check_backbone(
 
 
 def train_detector(work_dir: str, images: int, epochs: int) -> tuple[list[float], float]:
-    """Train and evaluate the RetinaNet of the quickstart on images that are drawn for it.
+    """Train and evaluate the quickstart's RetinaNet on generated images.
 
-    It runs where mmengine puts it: on the GPU, if there is one.
+    mmengine chooses the device: a GPU if there is one.
 
     Args:
-        work_dir: for checkpoint and log.
-        images: to train on; a tenth as many are evaluated.
-        epochs: of training.
+        work_dir: folder for the checkpoint and the log.
+        images: number of training images; a tenth as many are evaluated.
+        epochs: number of epochs.
 
     Returns:
-        The loss of each iteration, and box AP from 0 to 1 after the last.
+        The loss of each iteration, and the final box AP from 0 to 1.
 
     Raises:
-        UserError: mmdet or the operators of mmcv are missing.
+        UserError: mmdet or mmcv's compiled operators are missing.
     """
     try:
         importlib.import_module('mmcv.ops')
@@ -130,16 +131,13 @@ def train_detector(work_dir: str, images: int, epochs: int) -> tuple[list[float]
         raise UserError(
             f'no detector can be trained here ({error}): bash tools/setup.sh'
         ) from error
-    from lightvit_mm.engine.configs import load_config
-    from lightvit_mm.engine.running import train
-    from lightvit_mm.shapes.dataset import make_shapes
 
     options = {
         'train_cfg.max_epochs': epochs,
         'train_cfg.val_interval': epochs,
         'param_scheduler.0.end': min(50, epochs * images // 16),
         'param_scheduler.1.end': epochs,
-        # A short training leaves no box above the usual one, and so nothing to evaluate.
+        # After so short a training, no box would pass the usual threshold.
         'model.test_cfg.score_thr': 0.0,
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -151,16 +149,16 @@ def train_detector(work_dir: str, images: int, epochs: int) -> tuple[list[float]
 
 
 def check_device(device: str, quick: bool, work_dir: str) -> list[Check]:
-    """Run every check and benchmark, and print what comes out as it comes.
+    """Run every check and benchmark, and print each result as soon as it is known.
 
     Args:
-        device: where.
-        quick: the smallest variant of each family at a tiny size, compiled without generating
-            code; to see whether the checks themselves run.
-        work_dir: for ``benchmark_*.json`` and the training of a detector.
+        device: the device to check.
+        quick: only see whether the checks themselves run: the smallest variant of each family at
+            a tiny size, compiled without code generation.
+        work_dir: folder for ``benchmark_*.json`` and the training of a detector.
 
     Returns:
-        All checks, failed ones among them.
+        All checks, passed or failed.
     """
     console = Console(width=160)
     console.print(machine(device))
@@ -183,7 +181,7 @@ def check_device(device: str, quick: bool, work_dir: str) -> list[Check]:
             str(Path(work_dir, 'retinanet')), 64 if quick else 2400, 2 if quick else 4
         )
     except UserError as error:
-        print(f'left out: {error}')
+        print(f'skipped: {error}')
     else:
         part = max(len(losses) // 4, 1)
         fell = sum(losses[-part:]) / sum(losses[:part])
@@ -193,7 +191,7 @@ def check_device(device: str, quick: bool, work_dir: str) -> list[Check]:
 
 
 def _benchmarks(device: str, quick: bool, folder: Path, console: Console) -> None:
-    """Inference and training of one variant of the four main families."""
+    """Measure inference and training of one variant of each of the four main families."""
     names = (
         ['repvit_m0_6'] if quick else ['edgevit_s', 'repvit_m1_1', 'efficientvit_m4', 'mobilevit_s']
     )
@@ -205,13 +203,13 @@ def _benchmarks(device: str, quick: bool, folder: Path, console: Console) -> Non
         print(f'without timm: {error}')
         with_timm = False
     dtypes = tuple(DTYPES) if device.startswith('cuda') else ('fp32', 'bf16')
-    for train in (False, True):
+    for training in (False, True):
         settings = Settings(
             dtypes=dtypes,
             timm=with_timm,
             compile=not quick,
-            train=train,
-            batch=2 if train else 1,
+            train=training,
+            batch=2 if training else 1,
             device=device,
             rounds=1 if quick else 10,
             min_seconds=0.0 if quick else 5.0,
@@ -220,7 +218,7 @@ def _benchmarks(device: str, quick: bool, folder: Path, console: Console) -> Non
         for subject, size in itertools.product(find_subjects(names), sizes):
             results.append(benchmark(subject, size, settings))
             console.print(as_table(results[-1]))
-            file = folder / f'benchmark_{"training" if train else "inference"}.json'
+            file = folder / f'benchmark_{"training" if training else "inference"}.json'
             write_json(str(file), results, device, 'tools/gpu_check.py')
         print(f'wrote {file}')
 

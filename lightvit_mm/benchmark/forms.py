@@ -1,4 +1,4 @@
-"""The forms in which a backbone is run, as functions to be timed."""
+"""The forms in which a network can be run, as functions to be timed."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Form:
     """A way to run a network.
 
     Attributes:
-        source: whose code, `OURS` or `THEIRS`.
-        dtype: of the arithmetic, a key of `DTYPES`; below fp32 by autocast.
-        how: what else tells it apart, such as ``compiled``.
-        model: the module behind it.
+        source: whose implementation it is: `OURS`, `THEIRS` or the name of a rival.
+        dtype: data type of the arithmetic, a key of `DTYPES`; below fp32 by autocast.
+        how: anything else that distinguishes it, e.g. ``compiled``.
+        model: the PyTorch module.
         image: its input, on its device and in its memory layout.
-        call: one step.
-        first_call: seconds that preparing it and its first call took, where it is compiled.
+        call: runs one step.
+        first_call: seconds for preparation and first call, if it is compiled or exported.
     """
 
     source: str
@@ -51,21 +51,21 @@ class Form:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         return ' '.join(part for part in (self.source, self.dtype, self.how) if part)
 
 
 def eager_form(
     source: str, model: nn.Module, image: torch.Tensor, dtype: str, train: bool, how: str = ''
 ) -> Form:
-    """A form without further preparation.
+    """A form that runs the module as it is.
 
     Args:
         source, dtype, how: see `Form`.
-        model: images to a sequence of maps, already in the mode and form that is meant.
+        model: takes images and returns a sequence of maps; already in train or eval mode.
         image: (N, 3, H, W).
-        train: a step is a forward and a backward pass from the sum of the means of the outputs;
-            else a forward pass in inference mode.
+        train: a step is a forward and a backward pass, with the sum of the outputs' means as loss;
+            otherwise a forward pass in inference mode.
     """
     amp: dict[str, Any] = {
         'device_type': image.device.type,
@@ -87,9 +87,9 @@ def eager_form(
 
 
 def compiled_form(form: Form, train: bool) -> Form:
-    """The same through ``torch.compile`` for this one input size.
+    """The same module through ``torch.compile``, for this one input size.
 
-    For inference, weights are made constants of the compiled code (inductor's ``freezing``).
+    For inference, weights become constants of the compiled code (inductor's ``freezing``).
     """
     begin = time.perf_counter()
     model = copy.deepcopy(form.model)
@@ -101,10 +101,10 @@ def compiled_form(form: Form, train: bool) -> Form:
 
 
 def exported_forms(form: Form, runtimes: Sequence[str]) -> list[Form]:
-    """The same exported to ONNX and run by other runtimes, on as many threads as torch.
+    """The same module exported to ONNX and run by other runtimes, with PyTorch's thread count.
 
     Args:
-        form: of inference, in fp32.
+        form: an inference form in fp32.
         runtimes: keys of `RUNTIMES`.
     """
     if not runtimes:
@@ -144,14 +144,14 @@ RUNTIMES: dict[str, Callable[[Path], Callable[[np.ndarray], Any]]] = {
 
 
 def timm_models(name: str, train: bool) -> dict[str, nn.Module]:
-    """timm's pyramid of that name in both memory layouts, fused for inference where it can be.
+    """timm's feature pyramid in both memory layouts, reparameterised for inference.
 
     Args:
-        name: as timm has it.
-        train: leave it as it is trained.
+        name: timm's name of the model.
+        train: build the training form instead.
 
     Returns:
-        Layout to model; none if timm has no model of that name.
+        Models by memory layout; empty if timm has no model of that name.
 
     Raises:
         UserError: timm cannot be imported.
@@ -159,21 +159,22 @@ def timm_models(name: str, train: bool) -> dict[str, nn.Module]:
     timm = import_timm()
     if name not in timm.list_models():
         return {}
-    # Levels of stride 4 and more, as ours; where timm begins at 16, all.
+    # Only the levels that ours has too: those of stride 4 and more.
     strides = timm.create_model(name, features_only=True).feature_info.reduction()
     levels = [index for index, stride in enumerate(strides) if stride >= 4]
     model = timm.create_model(name, features_only=True, out_indices=levels).train(train)
     if not train:
         model = timm.utils.reparameterize_model(model)
-    turned = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    return {'': model, 'channels_last': turned}
+    channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    return {'': model, 'channels_last': channels_last}
 
 
 def import_timm() -> ModuleType:
-    """timm, where it is installed or where tools/test.sh has put it.
+    """Import timm from the environment or from the folder where tools/test.sh installs it.
 
-    The latter is a folder beside the packages, because a torchvision that can't load its operators,
-    as PyPI's beside a CPU torch, breaks mmdet. timm needs two of them to be named, not to work.
+    That folder is apart from the other packages because timm needs torchvision, and PyPI's
+    torchvision cannot load its operators next to a CPU build of torch, which breaks mmdet. timm
+    needs two of these operators to be defined, but never calls them.
 
     Raises:
         UserError: it cannot be imported.

@@ -1,4 +1,4 @@
-"""Tables, a JSON and a chart of what was measured."""
+"""Benchmark results as tables, JSON and a chart."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from rich.table import Table
 import lightvit_mm
 from lightvit_mm.benchmark.forms import OURS
 from lightvit_mm.benchmark.run import Result, Row
+from lightvit_mm.files import whole_file, write_whole
 from lightvit_mm.measure.profiling import Operator
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures depend on: hardware and versions."""
+    """Hardware and versions, on which the figures depend."""
     return {
         'device': torch.cuda.get_device_name(device) if device.startswith('cuda') else _cpu_name(),
         'instructions': torch.backends.cpu.get_cpu_capability(),
@@ -33,7 +34,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def as_table(result: Result) -> Table:
-    """The rows of one backbone at one size."""
+    """The results of one backbone at one size, for the terminal."""
     step = 'training step' if result.train else 'inference'
     ceilings = '; '.join(
         f'{dtype} {c.gflops:.0f} GFLOP/s ({c.product}), copy {c.copy_gb:.1f} GB/s'
@@ -70,7 +71,7 @@ def as_table(result: Result) -> Table:
 
 
 def operator_table(operators: Sequence[Operator], rows: int = 15) -> Table:
-    """The first operators of a profile."""
+    """The first ``rows`` operators of a profile, for the terminal."""
     table = Table(title='operators by their own time')
     table.add_column('operator')
     for column in ('calls', 'ms', 'share'):
@@ -81,9 +82,9 @@ def operator_table(operators: Sequence[Operator], rows: int = 15) -> Table:
 
 
 def mean_ratios(results: Iterable[Result]) -> dict[str, tuple[float, int]]:
-    """Geometric mean of the ratios of each of our forms, and over how many results.
+    """Geometric mean of the ratios of each of our forms, and the number of results in it.
 
-    Results without timm have nothing to be compared with, and don't count.
+    Results without another implementation as baseline don't count.
     """
     ratios: dict[str, list[float]] = {}
     for result in results:
@@ -97,13 +98,13 @@ def mean_ratios(results: Iterable[Result]) -> dict[str, tuple[float, int]]:
 
 
 def write_json(file: str, results: Iterable[Result], device: str, command: str) -> None:
-    """Everything that was measured; times in seconds, memory in bytes.
+    """Write everything that was measured; times in seconds, memory in bytes.
 
     Args:
-        file: is written anew.
-        results: of one run.
+        file: the JSON file, replaced if it exists.
+        results: the results of one run.
         device: where they were measured.
-        command: that made them.
+        command: the command line of the run.
     """
     content = {
         'command': command,
@@ -116,26 +117,24 @@ def write_json(file: str, results: Iterable[Result], device: str, command: str) 
             for result in results
         ],
     }
-    path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + '\n')
+    write_whole(file, json.dumps(content, indent=1) + '\n')
 
 
 def exponent(sides: Sequence[float], seconds: Sequence[float]) -> float:
-    """The power of the side with which the time grows: 2 is in proportion to the pixels.
+    """The p for which time grows with side^p; 2 means in proportion to the number of pixels.
 
-    Slope of the line of least squares through the logarithms.
+    It is the slope of a least-squares line through the logarithms.
     """
     return float(np.polyfit(np.log(sides), np.log(seconds), 1)[0])
 
 
 def plot(file: str, results: Sequence[Result], title: str) -> dict[str, float]:
-    """Draw latency over input size: our first form, and the baseline dashed where it is timm's.
+    """Draw latency over input size: our first form, and timm's baseline as a dashed line.
 
     Args:
-        file: the PNG.
+        file: the picture, a PNG unless its suffix is of another format.
         results: at two or more sizes for each backbone.
-        title: of the chart.
+        title: title of the chart.
 
     Returns:
         The fitted exponent of each line.
@@ -148,7 +147,7 @@ def plot(file: str, results: Sequence[Result], title: str) -> dict[str, float]:
     exponents = {}
     for number, name in enumerate(dict.fromkeys(result.backbone for result in results)):
         own = [result for result in results if result.backbone == name]
-        # The side of a square of as many pixels.
+        # The side of a square with as many pixels.
         sides = [math.sqrt(result.shape[2] * result.shape[3]) for result in own]
         lines = {f'{name}': [result.rows[0].timing.median for result in own]}
         if not any(result.baseline.startswith(OURS) for result in own):
@@ -173,8 +172,8 @@ def plot(file: str, results: Sequence[Result], title: str) -> dict[str, float]:
     axes.set(xlabel='side of the input in pixels', ylabel='median latency in ms', title=title)
     axes.grid(which='both', alpha=0.3)
     axes.legend()
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    with whole_file(file) as part:
+        figure.savefig(part, format=Path(file).suffix[1:] or 'png', dpi=120)
     return exponents
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks of backbones: what tools/benchmark.py does."""
+"""The benchmarks of tools/benchmark.py."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ from lightvit_mm.runtimes.openvino import require_openvino
 
 Size = tuple[int, int]
 
-# Seconds. Behind a call, torch's threads go on spinning for some milliseconds, each on a core: a
-# form with threads of its own that came right behind took up to twice its time.
+# Seconds. After a call, torch's threads keep their cores busy for some milliseconds, in which a
+# runtime with its own threads took up to twice its time.
 PAUSE = 0.01
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured of every backbone at every size.
+    """What to measure of every backbone at every size.
 
     Attributes:
-        dtypes: keys of `limits.DTYPES`; PyTorch's forms run in each of them.
-        timm: measure timm's model of that name too.
-        compile: also through torch.compile.
-        runtimes: also export the models, and run them in these keys of `RUNTIMES`, in fp32.
-        train: a training step, forward and backward, instead of inference in deploy form.
-        batch: images a step.
-        device: where.
+        dtypes: keys of `DTYPES`; PyTorch's forms run in each of them.
+        timm: also measure timm's model of the same name.
+        compile: also measure the models through torch.compile.
+        runtimes: keys of `RUNTIMES`; also export the models and run them there, in fp32.
+        train: measure a training step, forward and backward, instead of inference in deploy form.
+        batch: number of images per step.
+        device: ``cpu``, ``cuda`` or ``cuda:<number>``.
         rounds, min_seconds: see `alternate`.
-        profile: also list the operators of our first form.
+        profile: also profile our first form.
 
     Raises:
-        UserError: the settings don't go together, or a package or the device is missing.
+        UserError: the settings exclude each other, or a package or the device is missing.
     """
 
     dtypes: tuple[str, ...] = ('fp32',)
@@ -83,7 +83,7 @@ class Settings:
             options = ' and '.join(f'--{name}' for name in self.runtimes)
             raise UserError(
                 f'{options} measure inference of one image on the CPU: leave out --train, --batch '
-                f'and --device, or {options}'
+                f'and --device, or leave out {options}'
             )
         if self.runtimes:
             require_packages()
@@ -95,16 +95,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one form.
+    """The measurements of one form.
 
     Attributes:
         form: its name.
         source, dtype, how, first_call: see `Form`.
-        timing: of one step.
+        timing: time of one step.
         peak_bytes: see `peak_memory`; None in other runtimes, whose memory torch does not see.
-        parameters: of the model in this form.
-        macs: multiply-accumulates of one step, a backward pass counted as two forward passes.
-        floors: the least times of this step here.
+        parameters: number of parameters in this form.
+        macs: multiply-accumulates of one step; a backward pass counts as two forward passes.
+        floors: the least times in which this machine could compute the step.
     """
 
     form: str
@@ -120,17 +120,17 @@ class Row:
 
     @property
     def gflops(self) -> float:
-        """Billions of multiplications and additions a second."""
+        """Billions of multiplications and additions per second."""
         return 2e-9 * self.macs / self.timing.median
 
     @property
     def of_peak(self) -> float:
-        """`gflops` over those of the fastest matrix product."""
+        """`gflops` as a share of the fastest matrix product's."""
         return self.floors.compute / self.timing.median
 
     @property
     def of_floor(self) -> float:
-        """The larger floor over the time that was taken."""
+        """The larger floor as a share of the measured time."""
         return self.floors.larger / self.timing.median
 
 
@@ -141,13 +141,13 @@ class Result:
     Attributes:
         backbone: its name.
         shape: (N, 3, H, W) of the input.
-        train: whether steps were those of training.
+        train: whether steps were training steps.
         baseline: name of the form that ratios refer to: the fastest eager form of another source
             in the first dtype, or our first form.
-        ceilings: of the machine, measured just before, for each dtype.
-        rows: one a form.
-        operators: the profile of our first form, if it was asked for.
-        note: what was asked for and could not be measured.
+        ceilings: the machine's limits for each dtype, measured just before.
+        rows: one per form.
+        operators: the profile of our first form; empty unless requested.
+        note: what was requested but could not be measured.
     """
 
     backbone: str
@@ -171,15 +171,15 @@ def benchmark(
     Args:
         subject: the backbone.
         size: height and width of the images.
-        settings: the forms, and how long.
-        rivals: other implementations and their names in tables, in the mode and memory layout in
-            which they are to run. They run in the first data type only and are not compiled; the
-            fastest is the baseline, and the first is exported too.
+        settings: which forms to measure, and for how long.
+        rivals: other implementations by their names in tables, in the mode and memory layout in
+            which they are to run. They run in the first data type only and are not compiled. The
+            fastest is the baseline; the first is also exported.
     """
     torch.manual_seed(0)
     number = torch.device(settings.device).index
     if number is not None:
-        # The clock waits for the current device.
+        # The clock synchronises with the current device only.
         torch.cuda.set_device(number)
     ceilings = {
         dtype: measure_ceilings(
@@ -207,18 +207,18 @@ def benchmark(
 
 def _forms(subject: Subject, image: torch.Tensor, settings: Settings) -> tuple[list[Form], str]:
     image = image.to(settings.device)
-    turned = image.to(memory_format=torch.channels_last)
+    channels_last = image.to(memory_format=torch.channels_last)
     model, note = subject.build().train(settings.train), ''
     timm_name = f'{type(model).__name__.lower()}_{getattr(model, "arch_name", "")}'
     if not settings.train and isinstance(model, PyramidBackbone):
         model.switch_to_deploy()
-    models: list[tuple[str, str, nn.Module, torch.Tensor]] = [(OURS, '', model, turned)]
+    models: list[tuple[str, str, nn.Module, torch.Tensor]] = [(OURS, '', model, channels_last)]
     if settings.timm:
         others = timm_models(timm_name, settings.train)
         if not others:
             note = f'timm has no {timm_name}'
         for layout, other in others.items():
-            models.append((THEIRS, layout, other, turned if layout else image))
+            models.append((THEIRS, layout, other, channels_last if layout else image))
     forms: list[Form] = []
     for source, how, module, x in models:
         module.to(settings.device)
@@ -226,8 +226,8 @@ def _forms(subject: Subject, image: torch.Tensor, settings: Settings) -> tuple[l
             forms.append(eager_form(source, module, x, dtype, settings.train, how))
             if settings.compile:
                 forms.append(compiled_form(forms[-1], settings.train))
-    forms += exported_forms(eager_form(OURS, model, turned, 'fp32', train=False), settings.runtimes)
-    return forms, note
+    ours = eager_form(OURS, model, channels_last, 'fp32', train=False)
+    return forms + exported_forms(ours, settings.runtimes), note
 
 
 def _rival_forms(
@@ -248,7 +248,7 @@ def _rival_forms(
 
 
 def _memory_format(module: nn.Module) -> torch.memory_format:
-    """The layout that the kernels of a module are in."""
+    """Memory layout of a module's convolution kernels."""
     kernels = [parameter for parameter in module.parameters() if parameter.dim() == 4]
     plain = all(kernel.is_contiguous() for kernel in kernels)
     return torch.contiguous_format if plain else torch.channels_last

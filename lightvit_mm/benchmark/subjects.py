@@ -1,4 +1,4 @@
-"""The backbones that a benchmark is about, by name or from a config."""
+"""The backbones to benchmark, by name or from a config."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lightvit_mm.errors import UserError
 
 @dataclass(frozen=True)
 class Subject:
-    """A backbone to be measured.
+    """A backbone to benchmark.
 
     Attributes:
-        name: what tables call it.
-        build: makes it, with random weights.
+        name: its name in tables.
+        build: builds it with random weights.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Subject:
 
 
 def variants() -> dict[str, Subject]:
-    """Every variant of every family, by its name in our configs, such as ``repvit_m1_1``."""
+    """Every variant of every family by its name in the configs, e.g. ``repvit_m1_1``."""
     return {
         f'{name}_{arch}': Subject(f'{name}_{arch}', functools.partial(family.backbone, arch=arch))
         for name, family in FAMILIES.items()
@@ -40,11 +40,11 @@ def variants() -> dict[str, Subject]:
 
 
 def find_subjects(names: Iterable[str]) -> list[Subject]:
-    """The backbones that names, patterns (``repvit_*``) and config files (``*.py``) stand for.
+    """Look up backbones by name, shell-style pattern (``repvit_*``) or config file (``*.py``).
 
     Raises:
-        UserError: a name fits nothing; tells the choices.
-        FileNotFoundError: there is no such config.
+        UserError: a name matches nothing; the message lists the choices.
+        FileNotFoundError: a config file does not exist.
     """
     known = variants()
     subjects: dict[str, Subject] = {}

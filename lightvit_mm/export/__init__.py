@@ -1,1 +1,1 @@
-"""Files for devices: ONNX, compared with PyTorch before they are written."""
+"""Exporting models to files for devices, which are compared with PyTorch before they appear."""

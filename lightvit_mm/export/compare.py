@@ -1,4 +1,4 @@
-"""How far an exported file is from the PyTorch model it was made from."""
+"""Comparing the outputs of an exported file with those of its PyTorch model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 
 from lightvit_mm.errors import UserError
 
-# Maps: in standard deviations. Detections: of scores, of mask probabilities, and of corners over
-# the longer side of the image.
+# Of maps in standard deviations; of detections in scores, in mask probabilities, and in corners
+# over the longer side of the image.
 TOLERANCE = 1e-3
 
 Arrays = Mapping[str, np.ndarray]
@@ -22,9 +22,9 @@ class Compared(NamedTuple):
     """A comparison on one image.
 
     Attributes:
-        shape: of the input, (N, 3, H, W).
-        deviation: the largest, in the units of `TOLERANCE`.
-        detections: how many of PyTorch's the file makes too, None if the outputs are maps.
+        shape: shape of the input, (N, 3, H, W).
+        deviation: the largest deviation, in the units of `TOLERANCE`.
+        detections: number of detections in both; None if the outputs are maps.
     """
 
     shape: tuple[int, ...]
@@ -33,7 +33,11 @@ class Compared(NamedTuple):
 
 
 class CompareMaps:
-    """Compares the outputs of a file with those of the exported module itself."""
+    """Compares the outputs of a file with those of the exported module.
+
+    Args:
+        module: takes an image (N, 3, H, W) and returns a map or several.
+    """
 
     unit = 'standard deviations of the output'
 
@@ -41,7 +45,11 @@ class CompareMaps:
         self.module = module
 
     def __call__(self, image: np.ndarray, outputs: Sequence[np.ndarray]) -> Compared:
-        """The largest difference, in standard deviations of each output."""
+        """The largest difference, each output in its own standard deviations.
+
+        Raises:
+            UserError: an output has another shape than the module's.
+        """
         expected = self.module(torch.from_numpy(image))
         expected = expected if isinstance(expected, (tuple, list)) else [expected]
         deviations = []
@@ -49,13 +57,13 @@ class CompareMaps:
             reference = value.numpy()
             if output.shape != reference.shape:
                 raise UserError(
-                    f'the export makes {output.shape} of {image.shape} where PyTorch makes '
+                    f'the export turns {image.shape} into {output.shape}, PyTorch into '
                     f'{reference.shape}. Nothing was written; leave --dynamic out if it was given, '
-                    'and report it'
+                    'and please report this'
                 )
             spread = max(float(reference.std()), 1e-12)
             deviations.append(float(np.abs(output - reference).max()) / spread)
-        # NaN has to come out as the largest deviation, which max() would not promise.
+        # Unlike max(), this always returns NaN if there is one.
         return Compared(image.shape, float(np.max(deviations)))
 
 
@@ -63,12 +71,12 @@ class CompareDetections:
     """Compares the detections of a file with those of mmdet's own ``predict``.
 
     Args:
-        detector: of mmdet.
-        normalise: the `Preprocessing` of the exported graph without its network.
-        names: of the outputs.
+        detector: an mmdet detector.
+        normalise: the `Preprocessing` of the exported graph, without a network.
+        names: names of the outputs.
     """
 
-    unit = 'of a score, or of a longer side of the image'
+    unit = 'in scores, or relative to the longer side of the image'
 
     def __init__(self, detector: Any, normalise: nn.Module, names: Sequence[str]) -> None:
         self.detector = detector
@@ -79,7 +87,7 @@ class CompareDetections:
         self.limits = Limits(cfg.get('score_thr', 0), cfg.nms.iou_threshold, cfg.max_per_img)
 
     def __call__(self, image: np.ndarray, outputs: Sequence[np.ndarray]) -> Compared:
-        """The largest difference of detections that belong together."""
+        """The largest difference between corresponding detections, see `compare_detections`."""
         expected = self._expected(torch.from_numpy(image))
         found = dict(zip(self.names, outputs, strict=True))
         return Compared(
@@ -98,7 +106,7 @@ class CompareDetections:
         found = detector.predict(x, [sample], rescale=False)[0].pred_instances
         expected = {'boxes': found.bboxes, 'scores': found.scores, 'labels': found.labels}
         if 'masks' in self.names:
-            # predict() has pasted and cut them to yes and no.
+            # Those of predict() are binary and pasted into the image.
             rois = bbox2roi([found.bboxes])
             masks = detector.roi_head._mask_forward(detector.extract_feat(x), rois)['mask_preds']
             classes = torch.zeros_like(found.labels) if masks.shape[1] == 1 else found.labels
@@ -107,7 +115,7 @@ class CompareDetections:
 
 
 class Limits(NamedTuple):
-    """Where detections end: ``score_thr``, NMS's ``iou_threshold`` and ``max_per_img``."""
+    """The thresholds of a detector: ``score_thr``, NMS's ``iou_threshold``, ``max_per_img``."""
 
     score: float
     iou: float
@@ -117,25 +125,28 @@ class Limits(NamedTuple):
 def compare_detections(
     expected: Arrays, found: Arrays, longer_side: int, limits: Limits, tolerance: float = TOLERANCE
 ) -> tuple[float, int]:
-    """The largest difference of two sets of detections of one image, and how many are in both.
+    """Compare two sets of detections of one image.
 
-    Each detection is paired with the most similar one of its class in the other set. One that has
-    none within the tolerance is a difference of 1, unless rounding can turn it: a score at the
-    threshold or at the last place, or an overlap at the threshold of the NMS.
+    Each detection is paired with the most similar one of its class in the other set. One without a
+    partner within the tolerance counts as a difference of 1, unless rounding can explain it: its
+    score is at the threshold or that of the last place, or an overlap is at the threshold of NMS.
 
     Args:
         expected, found: ``boxes`` (n, 4) as x1, y1, x2, y2, ``scores`` (n,), ``labels`` (n,) and
-            perhaps ``masks`` (n, h, w).
-        longer_side: of the image, in pixels; boxes differ in parts of it.
-        limits: of the detector.
-        tolerance: see above.
+            optionally ``masks`` (n, h, w).
+        longer_side: longer side of the image in pixels, by which box differences are divided.
+        limits: thresholds of the detector.
+        tolerance: largest difference within a pair.
+
+    Returns:
+        The largest difference, and the number of pairs.
     """
     parts = [
         np.abs(expected['boxes'][:, None] - found['boxes'][None]).max(2) / longer_side,
         np.abs(expected['scores'][:, None] - found['scores'][None]),
         np.where(expected['labels'][:, None] == found['labels'][None], 0.0, np.inf),
     ]
-    # NaN is the largest deviation.
+    # NaN must not be within the tolerance.
     distances = np.nan_to_num(np.max(parts, 0), nan=np.inf)
     taken: dict[int, int] = {}
     deviations = [0.0]
@@ -155,23 +166,19 @@ def compare_detections(
         for i in mine:
             if not _undecided(ours, i, theirs, limits, tolerance):
                 deviations.append(1.0)
-    # NaN, of masks, has to come out.
+    # Unlike max(), this always returns NaN if a mask has one.
     return float(np.max(deviations)), len(taken)
 
 
 def _undecided(ours: Arrays, i: int, theirs: Arrays, limits: Limits, tolerance: float) -> bool:
-    """Whether rounding may decide that the other set lacks this detection."""
+    """Whether rounding can explain that the other set lacks this detection."""
     score = ours['scores'][i]
     if score <= limits.score + tolerance:
         return True
     if len(theirs['scores']) >= limits.places and score <= theirs['scores'].min() + tolerance:
         return True
+    from mmdet.evaluation import bbox_overlaps
+
     rivals = theirs['boxes'][theirs['labels'] == ours['labels'][i]]
-    return bool((np.abs(_iou(ours['boxes'][i], rivals) - limits.iou) <= tolerance).any())
-
-
-def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    corners = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    common = (corners[1] - corners[0]).clip(0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return common / np.maximum(areas - common, 1e-12)
+    overlaps = bbox_overlaps(ours['boxes'][i : i + 1], rivals)
+    return bool((np.abs(overlaps - limits.iou) <= tolerance).any())

@@ -1,8 +1,10 @@
 """Detectors of mmdet as modules from normalised images to detections, for an exported graph.
 
-mmdet's own prediction asks tensors for their values (how many scores pass?), which a graph cannot.
-The modules here do the same arithmetic with a fixed number of candidates: what mmdet filters out
-gets a score that the NMS does not look at.
+mmdet's own prediction depends on tensor values (how many scores pass a threshold), which a graph
+cannot. The modules here do the same arithmetic with a fixed number of candidates: those that mmdet
+filters out get a score that NMS ignores.
+
+This module needs mmdet, so `lightvit_mm.export.onnx` imports it only for whole detectors.
 """
 
 from __future__ import annotations
@@ -30,10 +32,13 @@ DROPPED = -1.0
 
 
 class SingleStageDetections(nn.Module):
-    """RetinaNet and SSDLite.
+    """The detections of RetinaNet and SSDLite, equal to those of mmdet's ``predict``.
 
-    ``forward`` takes one image (1, 3, H, W) and returns boxes (n, 4) as x1, y1, x2, y2 in its
-    pixels, scores (n,) and labels (n,), best first: what mmdet's ``predict`` returns.
+    ``forward`` takes one image (1, 3, H, W) and returns, best first, boxes (n, 4) as x1, y1, x2, y2
+    in pixels of the image, scores (n,) and labels (n,).
+
+    Args:
+        detector: the mmdet detector.
     """
 
     outputs = ('boxes', 'scores', 'labels')
@@ -43,12 +48,12 @@ class SingleStageDetections(nn.Module):
         self.detector = detector
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, scores and labels."""
+        """Compute boxes, scores and labels."""
         detector: Any = self.detector
         head, cfg = detector.bbox_head, detector.bbox_head.test_cfg
         levels = []
         for scores, deltas, priors in _levels(head, detector.extract_feat(x)):
-            # The best pairs of prior and class are within the priors with the best classes.
+            # The best pairs of prior and class belong to the priors with the best single scores.
             _, best = _top(scores.amax(1), cfg.nms_pre)
             classes = scores.shape[1]
             top, pairs = _top(scores[best].flatten(), cfg.nms_pre)
@@ -61,10 +66,12 @@ class SingleStageDetections(nn.Module):
 
 
 class TwoStageDetections(nn.Module):
-    """Faster and Mask R-CNN.
+    """The detections of Faster and Mask R-CNN, like `SingleStageDetections`.
 
-    As `SingleStageDetections`; a mask head adds ``masks``: (n, 28, 28) probabilities, to be
-    stretched over each box.
+    A mask head adds ``masks``: (n, 28, 28) probabilities, to be resized to the boxes.
+
+    Args:
+        detector: the mmdet detector.
     """
 
     def __init__(self, detector: Any) -> None:
@@ -74,7 +81,7 @@ class TwoStageDetections(nn.Module):
         self.outputs = ('boxes', 'scores', 'labels', *masks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Boxes, scores, labels and, with a mask head, masks."""
+        """Compute boxes, scores, labels and, with a mask head, masks."""
         detector: Any = self.detector
         features = detector.extract_feat(x)
         head, size = detector.roi_head, x.shape[2:]
@@ -116,11 +123,11 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
     """The exportable form of a detector.
 
     Raises:
-        UserError: it is of a kind, or has a part, that there is none for.
+        UserError: the detector or one of its parts is not supported.
     """
     two_stages = isinstance(detector, TwoStageDetector)
     for part, kinds in _parts(detector):
-        # Heads derived from the standard one predict in other ways.
+        # Subclasses of the standard RoI head predict differently.
         if not isinstance(part, kinds) or (kinds is StandardRoIHead and type(part) is not kinds):
             raise UserError(
                 f'{type(part).__name__} cannot be exported yet: whole detectors are RetinaNet, '
@@ -138,7 +145,7 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
 
 
 def _parts(detector: Any) -> list[tuple[Any, Any]]:
-    """The parts that the arithmetic of this module is for, and the classes it knows of each."""
+    """The parts of a detector that this module replaces, each with its supported classes."""
     if isinstance(detector, SingleStageDetector):
         dense = detector.bbox_head
         return [(dense, (RetinaHead, SSDHead)), (dense.bbox_coder, DeltaXYWHBBoxCoder)]
@@ -154,7 +161,7 @@ def _parts(detector: Any) -> list[tuple[Any, Any]]:
 
 
 def _levels(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Of each level: scores (n, classes), deltas (n, 4), priors (n, 4)."""
+    """Scores (n, classes), deltas (n, 4) and priors (n, 4) of each level."""
     logits, deltas = head(features)
     sizes = [level.shape[2:] for level in logits]
     priors = head.prior_generator.grid_priors(sizes, torch.float32, logits[0].device)
@@ -164,7 +171,7 @@ def _levels(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor,
         scores = values.sigmoid() if head.use_sigmoid_cls else values.softmax(-1)[:, :-1]
         offsets = offsets[0].permute(1, 2, 0).reshape(-1, 4)
         if not isinstance(scores.shape[0], int):
-            # Of an open size: with this many more, _top has enough whatever the size.
+            # The size is open: with this padding, _top always has enough values.
             spare = boxes.new_zeros(head.test_cfg.nms_pre, 4)
             scores = torch.cat(
                 [scores, torch.full_like(spare[:, :1], DROPPED).expand(-1, scores.shape[1])]
@@ -175,7 +182,7 @@ def _levels(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor,
 
 
 def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest values, or all if there are fewer, and their indices."""
+    """The ``count`` largest values and their indices; all if there are fewer."""
     if isinstance(values.shape[0], int):
         count = min(count, values.shape[0])
     return values.topk(count)
@@ -190,14 +197,14 @@ def _decode(coder: Any, priors: Tensor, deltas: Tensor, size: Sequence[int]) -> 
 
 
 def _suppress(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: Any, score_thr: float) -> Tensor:
-    """Indices of what NMS within each group keeps, the best ``max_per_img`` of them."""
+    """Indices of the best ``max_per_img`` boxes that NMS within each group keeps."""
     smallest = cfg.get('min_bbox_size', -1)
     if smallest >= 0:
         sides = boxes[:, 2:] - boxes[:, :2]
         scores = torch.where((sides > smallest).all(1), scores, DROPPED)
     if not cfg.nms.get('class_agnostic', False):
-        # Apart by more than the image, boxes of different groups never overlap; mmcv's way, so
-        # that overlaps round as they do there.
+        # Shifted apart, boxes of different groups never overlap. mmcv does the same, so overlaps
+        # are rounded equally.
         boxes = boxes + (groups * (boxes.max() + 1))[:, None]
     return nms(boxes, scores, cfg.nms.iou_threshold, score_thr, cfg.max_per_img)
 
@@ -207,7 +214,7 @@ def _rois(boxes: Tensor) -> Tensor:
 
 
 def _extract(extractor: Any, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-    """Features (k, C, h, w) of each region from the level of its size."""
+    """Features (k, C, h, w) of each region, from the level that its size selects."""
     layers = extractor.roi_layers
     targets = extractor.map_roi_levels(rois, len(layers))
     out = features[0].new_zeros(rois.shape[0], features[0].shape[1], *layers[0].output_size)

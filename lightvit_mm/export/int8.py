@@ -1,8 +1,7 @@
-"""An 8-bit form of an exported file, for onnxruntime on CPUs."""
+"""Quantising an exported file to 8 bits, for onnxruntime on CPUs."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,23 +14,24 @@ import numpy as np
 from rich.progress import track
 
 from lightvit_mm.errors import UserError
+from lightvit_mm.files import whole_file
 from lightvit_mm.measure.timing import alternate
 from lightvit_mm.runtimes.onnxruntime import INPUT, Size, fit_image, open_session
 
-# The rest, token norms, softmax, activations and what follows the heads, stays in float.
+# Everything else stays in float: token norms, softmax, activations, postprocessing.
 QUANTISED = ('Conv', 'Gemm', 'MatMul')
 
 
 @dataclass
 class Quantised:
-    """What `quantize` made.
+    """Result of `quantize`.
 
     Attributes:
         file: the 8-bit file.
-        layers: how many layers compute in 8 bits.
-        images: how many images set the ranges.
-        seconds: median latency of the file in float, and of this one, in turn at the size of the
-            ranges with PyTorch's number of threads.
+        layers: number of layers that compute in 8 bits.
+        images: number of images from which the ranges were measured.
+        seconds: median latencies of the float file and of this one, measured in turn with
+            PyTorch's number of threads.
     """
 
     file: Path
@@ -43,18 +43,18 @@ class Quantised:
 def quantize(
     file: Path, out: Path, images: Sequence[Path], padding: np.ndarray, size: Size
 ) -> Quantised:
-    """Quantise the convolutions and matrix products of a file by onnxruntime's static method.
+    """Quantise convolutions and matrix products with onnxruntime's static quantisation.
 
-    Weights are 8-bit with a scale for each output channel, activations unsigned 8-bit with the
-    range that they have on the images. Weights are not narrowed to 7 bits: the result is meant for
+    Weights become 8-bit with one scale per output channel, activations unsigned 8-bit with the
+    range that they have on the images. Weights are not reduced to 7 bits: the result is meant for
     processors that add 8-bit products without overflow (AVX-VNNI, AVX512-VNNI, ARM).
 
     Args:
-        file: in float, written by tools/export_onnx.py.
+        file: the float file, written by tools/export_onnx.py.
         out: the file to write.
-        images: such as the model will see; a hundred are plenty.
+        images: typical images; a hundred are plenty.
         padding: see `fit_image`.
-        size: height and width at which the ranges are measured.
+        size: height and width of the input.
 
     Raises:
         UserError: an image cannot be read.
@@ -70,9 +70,9 @@ def quantize(
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.inputs, None)
 
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        prepared, part = Path(folder) / 'prepared.onnx', Path(folder) / 'int8.onnx'
-        # Its symbolic shapes do not know NonMaxSuppression; onnx's own do.
+    with tempfile.TemporaryDirectory() as folder, whole_file(out) as part:
+        prepared = Path(folder) / 'prepared.onnx'
+        # Its symbolic shape inference does not support NonMaxSuppression; onnx's own does.
         quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             prepared,
@@ -86,7 +86,6 @@ def quantize(
         )
         seconds = _latencies([file, part], size)
         layers = _layers(onnx.load(part).graph)
-        os.replace(part, out)
     return Quantised(out, layers, len(images), seconds)
 
 

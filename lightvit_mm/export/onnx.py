@@ -1,13 +1,12 @@
-"""Export to ONNX, checked in onnxruntime: what tools/export_onnx.py does.
+"""The export of tools/export_onnx.py: to ONNX, checked in onnxruntime.
 
-The graph begins with the preprocessing of the config, so that the input is an image as OpenCV reads
-it, of the size of the export: ``image[None].transpose(0, 3, 1, 2).astype('float32')`` in numpy.
+The graph includes the config's preprocessing. Its input is an image as OpenCV reads it, resized to
+the exported size: ``image[None].transpose(0, 3, 1, 2).astype('float32')`` in numpy.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch import nn
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import TOLERANCE, Compared, CompareDetections, CompareMaps
 from lightvit_mm.export.onnx_ops import translations
+from lightvit_mm.files import whole_file
 from lightvit_mm.runtimes.onnxruntime import (
     DYNAMIC_MULTIPLE,
     INPUT,
@@ -36,20 +36,20 @@ from lightvit_mm.runtimes.onnxruntime import (
 if TYPE_CHECKING:
     from lightvit_mm.export.int8 import Quantised
 
-# torch specialises graphs to sizes of 0 and 1, so the example must have none where it is to vary.
+# torch specialises graphs to sizes of 0 and 1, so the example must have a larger batch.
 DYNAMIC_BATCH = 2
 
 
 @dataclass
 class Exported:
-    """What `export_onnx` made.
+    """Result of an export.
 
     Attributes:
         file: the ONNX file.
         outputs: names of the outputs in order.
         checked: the comparison of onnxruntime with PyTorch on each image.
-        unit: of the deviations.
-        int8: the 8-bit file, if one was asked for.
+        unit: unit of the deviations.
+        int8: the 8-bit file, if one was requested.
     """
 
     file: Path
@@ -60,19 +60,19 @@ class Exported:
 
     @property
     def deviation(self) -> float:
-        """The largest of all."""
-        # NaN has to come out, which max() would not promise.
+        """The largest deviation of all images."""
+        # Unlike max(), this always returns NaN if there is one.
         return float(np.max([compared.deviation for compared in self.checked]))
 
 
 class Preprocessing(nn.Module):
     """Channel order and normalisation of a config's ``data_preprocessor``, then a network.
 
-    Takes (N, 3, H, W) float32 in blue, green, red order with values from 0 to 255.
+    Takes images (N, 3, H, W), float32 from 0 to 255, with channels in the order blue, green, red.
 
     Args:
-        network: gets the normalised images.
-        settings: ``mean``, ``std``, ``bgr_to_rgb`` and ``rgb_to_bgr`` of the config are used.
+        network: takes the normalised images.
+        settings: the config; ``mean``, ``std``, ``bgr_to_rgb`` and ``rgb_to_bgr`` are used.
     """
 
     mean: torch.Tensor
@@ -87,21 +87,25 @@ class Preprocessing(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, image: torch.Tensor) -> Any:
-        """Reorder, normalise, run the network."""
+        """Reorder the channels, normalise, and run the network."""
         if self.swap:
             image = image.flip(1)
         return self.network((image - self.mean) / self.std)
 
 
 class SegmentorLogits(nn.Module):
-    """A segmentor as a module from normalised images to logits (N, classes, H, W)."""
+    """A segmentor as a module from normalised images to logits (N, classes, H, W).
+
+    Args:
+        segmentor: the mmseg segmentor.
+    """
 
     def __init__(self, segmentor: nn.Module) -> None:
         super().__init__()
         self.segmentor = segmentor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits at the size of the images."""
+        """Compute logits at the size of the images."""
         segmentor: Any = self.segmentor
         return segmentor.encode_decode(x, [{'img_shape': x.shape[2:]}])
 
@@ -119,23 +123,22 @@ def export_onnx(
     """Export the deploy form of a trained model, and compare the file with PyTorch.
 
     Args:
-        config: as `load_config` gives it.
-        checkpoint: the weights.
-        out: the file to write; its folder is made. A file of that name is replaced at the end.
+        config: config of the model, from `load_config`.
+        checkpoint: its weights.
+        out: the file to write, see `export_module`.
         size: height and width of the input.
         dynamic: leave height and width open, for multiples of 32, and the batch of a backbone.
-        backbone_only: the pyramid, outputs ``level0``, ``level1``...; else a whole segmentor,
-            output ``logits`` at the size of the input, or a whole detector, see
+        backbone_only: export the pyramid, with outputs ``level0``, ``level1``...; otherwise a whole
+            segmentor, with ``logits`` at the size of the input, or a whole detector, see
             `lightvit_mm.export.detections`.
-        images: files that are compared besides random images, resized to ``size``. A whole
-            detector needs some that it finds objects in.
-        quantize: a folder (or file, or glob pattern) of images with which an 8-bit file is made
-            besides, see `lightvit_mm.export.int8`: ``model.int8.onnx`` for ``model.onnx``.
+        images: files to compare on in addition to random images, resized to ``size``. A whole
+            detector needs some in which it finds objects.
+        quantize: folder, file or glob pattern of images. With them, an 8-bit file is also made, see
+            `lightvit_mm.export.int8`: ``model.int8.onnx`` next to ``model.onnx``.
 
     Raises:
-        UserError: a package is missing, the model is of a kind that cannot be exported, the
-            checkpoint is not of this config, an image cannot be read, the file does not run, or
-            it deviates.
+        UserError: a package is missing, the model cannot be exported, the checkpoint does not fit
+            the config, an image cannot be read, or the file does not run or deviates.
     """
     require_packages()
     if dynamic and any(side % DYNAMIC_MULTIPLE for side in size):
@@ -146,14 +149,14 @@ def export_onnx(
     whole_detector = not backbone_only and config.default_scope == 'mmdet'
     if whole_detector and not images:
         raise UserError(
-            f'{config.model.type}: a whole detector is compared on what it detects: give --image '
-            'and files that show such objects (or --backbone-only)'
+            f'{config.model.type}: a whole detector is compared by its detections: give --image '
+            'and files that show objects of its classes (or --backbone-only)'
         )
     sizes = [size, *other_sizes(size)] if dynamic else [size]
     pictures = [_read_image(file, s) for file in images for s in sizes]
     if not backbone_only and not whole_detector:
         _check_segmentor(config, dynamic)
-    # Not at the top: OpenMMLab's heads are not needed to export a module that is there already.
+    # Imported here because exporting a module does not need OpenMMLab's heads.
     from lightvit_mm.engine.fitting import require_whole
     from lightvit_mm.engine.predicting import find_images, load_model
 
@@ -207,24 +210,24 @@ def export_module(
 ) -> Exported:
     """Export a module that takes images (N, 3, H, W), and compare the file with it.
 
-    The file appears under its name only when the comparison has passed; whatever had that name
-    before stays otherwise.
+    The file appears only after the comparison has passed; until then, an older file of the same
+    name stays.
 
     Args:
-        module: in eval mode, with one tensor or a tuple of them as output.
-        out: the file to write.
-        names: one for each output.
+        module: returns one tensor or a tuple of them; is set to eval mode.
+        out: the file to write; its folder is made.
+        names: names of the outputs.
         size: height and width of the input.
-        dynamic: leave height and width open, and the batch if it is more than 1; other sizes are
-            then compared too.
-        pictures: (1, 3, H, W) arrays that are compared besides random ones.
-        compare: how; with the module's own outputs if None.
-        batch: N of the example; 2 for a dynamic file, else 1, if None.
-        metadata: kept in the file.
+        dynamic: leave height and width open, and the batch if it is more than 1; the file is then
+            compared at other sizes too.
+        pictures: (1, 3, H, W) arrays to compare on in addition to random ones.
+        compare: the comparison; None compares the outputs themselves.
+        batch: N of the example; None means 2 for a dynamic file and 1 otherwise.
+        metadata: stored in the file as JSON.
 
     Raises:
-        UserError: the file does not run, deviates by more than `TOLERANCE`, or nothing was
-            detected that could be compared.
+        UserError: the file does not run, deviates by more than `TOLERANCE`, or no detection could
+            be compared.
     """
     module = module.eval()
     compare = compare or CompareMaps(module)
@@ -249,34 +252,29 @@ def export_module(
     if metadata:
         program.model.metadata_props[METADATA] = json.dumps(metadata)
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
     sizes = [size, *other_sizes(size)] if dynamic else [size]
     inputs = [np.random.default_rng(0).uniform(0, 255, (1, 3, *s)).astype('f4') for s in sizes]
-    try:
+    with whole_file(out) as part:
         program.save(part)
-        session = _session(part)
+        session = open_session(part)
         checked = [compare(x, _run(session, x)) for x in (*inputs, *pictures)]
         exported = Exported(out, list(names), checked, compare.unit)
         if not exported.deviation <= TOLERANCE:
             raise UserError(
                 f'the export deviates from PyTorch by {exported.deviation:.1e} '
                 f'({compare.unit}), more than {TOLERANCE:.0e}; {out} was not written. Try another '
-                '--size, or without --dynamic, and report it'
+                '--size, or leave --dynamic out, and please report this'
             )
         if not any(compared.detections != 0 for compared in checked):
             raise UserError(
-                f'the detector finds nothing in any image, so that nothing was compared; {out} '
+                f'the detector finds nothing in any image, so nothing was compared; {out} '
                 'was not written. Give --image and files that show objects of its classes'
             )
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
     return exported
 
 
 def other_sizes(size: Size) -> list[Size]:
-    """Sizes that a file with open height and width is compared at: turned round, and larger."""
+    """Sizes at which to compare a file with open height and width: transposed, and larger."""
     height, width = size
     return [(width, height), (height + 2 * DYNAMIC_MULTIPLE, width + DYNAMIC_MULTIPLE)]
 
@@ -284,15 +282,15 @@ def other_sizes(size: Size) -> list[Size]:
 def _check_segmentor(config: Config, dynamic: bool) -> None:
     kind = config.model.type
     if dynamic:
-        # mmseg's heads round sizes with int(), which puts those of the example into the graph.
+        # mmseg's heads round sizes with int(), which makes those of the example constants.
         raise UserError(
             f'{kind}: segmentors cannot be exported with --dynamic, since mmseg fixes their size; '
             'leave --dynamic out and export one file for each --size'
         )
     if config.model.get('test_cfg', {}).get('mode', 'whole') != 'whole':
         raise UserError(
-            f'{kind} is tested by sliding a window (test_cfg.mode), which is no part of a graph: '
-            'give --cfg-options model.test_cfg.mode=whole, and the window as --size'
+            f'{kind} is tested with a sliding window (test_cfg.mode), which a graph cannot have: '
+            'give --cfg-options model.test_cfg.mode=whole, and the size of the window as --size'
         )
 
 
@@ -308,23 +306,19 @@ def _read_image(file: str, size: Size) -> np.ndarray:
     return mmcv.imresize(image, (width, height))[None].transpose(0, 3, 1, 2).astype('float32')
 
 
-def _session(file: Path) -> Any:
-    return open_session(file)
-
-
 def _run(session: Any, image: np.ndarray) -> list[np.ndarray]:
     try:
         return session.run(None, {INPUT: image})
-    except RuntimeError as error:  # the base of onnxruntime's own
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise UserError(
             f'the export fails on {image.shape}: {error}. Nothing was written; leave --dynamic out '
-            'if it was given, and report it'
+            'if it was given, and please report this'
         ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch from warning about operators of torchvision and about its own code."""
+    """Suppress torch's warnings about missing torchvision operators and its own code."""
     import logging
 
     logger = logging.getLogger('torch.onnx')

@@ -1,6 +1,6 @@
-"""NMS and RoIAlign as operators that torch.export can follow and ONNX has.
+"""NMS and RoIAlign as operators that torch.export can trace and ONNX has.
 
-mmcv's own are C++ functions, which a trace stops at.
+mmcv's own are C++ functions, which cannot be traced.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ def nms(
     score_threshold: float,
     max_boxes: int,
 ) -> torch.Tensor:
-    """Indices (k,) of the boxes that greedy non-maximum suppression keeps, best first.
+    """Greedy non-maximum suppression.
 
     Args:
         boxes: (n, 4), two opposite corners each.
         scores: (n,).
         iou_threshold: a box that overlaps a better one by more is dropped.
-        score_threshold: only boxes above it are looked at.
-        max_boxes: k is at most this.
+        score_threshold: only boxes with higher scores are considered.
+        max_boxes: most boxes to keep.
+
+    Returns:
+        Indices (k,) of the boxes that are kept, best first.
     """
     from mmcv.ops import nms as mmcv_nms
 
@@ -58,14 +61,17 @@ def roi_align(
     scale: float,
     sampling_ratio: int,
 ) -> torch.Tensor:
-    """Average of bilinear samples in each cell of each region, (k, C, height, width).
+    """Average bilinear samples in each cell of each region.
 
     Args:
         features: (N, C, H, W).
-        rois: (k, 5): index of the image, then the corners in pixels of the input.
-        height, width: cells of a region.
-        scale: pixels of the features in one of the input.
-        sampling_ratio: samples a side of a cell; 0 for as many as it has pixels.
+        rois: (k, 5): index of the image, then x1, y1, x2, y2 in pixels of the input.
+        height, width: number of cells of a region.
+        scale: size of the features over that of the input.
+        sampling_ratio: samples along each side of a cell; 0 for one per pixel of the features.
+
+    Returns:
+        (k, C, height, width).
     """
     from mmcv.ops import roi_align as mmcv_roi_align
 
@@ -85,10 +91,10 @@ def _(
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The table that ``torch.onnx.export(custom_translation_table=...)`` takes."""
+    """ONNX forms of operators, for ``torch.onnx.export(custom_translation_table=...)``."""
     from onnxscript import opset18
 
-    # Its annotations know no plain numbers, which it takes.
+    # It accepts plain numbers, but its annotations don't.
     op: Any = opset18
 
     def onnx_nms(
@@ -122,8 +128,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         if bias is not None and len(x.shape) == 2:
             return op.Gemm(x, weight, bias, transB=1)
         product = op.MatMul(x, op.Transpose(weight, perm=[1, 0]))
-        # onnxruntime makes a Gemm of what has a bias of one dimension, and takes up to twice as
-        # long for it: it first lays the bias in every row of the result, on one thread.
+        # onnxruntime fuses a bias of one dimension into a Gemm, which takes up to twice as long:
+        # it first copies the bias into every row of the result, on one thread.
         return product if bias is None else op.Add(product, op.Unsqueeze(bias, [0, 1]))
 
     ours, aten = torch.ops.lightvit_mm, torch.ops.aten

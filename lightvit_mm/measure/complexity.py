@@ -1,4 +1,4 @@
-"""Counting parameters and multiply-accumulates, as tables of papers give them."""
+"""Counting parameters and multiply-accumulates the way papers do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of parameters, trained or frozen, buffers not among them."""
+    """Number of parameters, trained or frozen, without buffers."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -19,9 +19,9 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: nn.Module, height: int, width: int) -> int:
     """Multiply-accumulates of one forward pass of ``model`` on a (1, 3, height, width) image.
 
-    Convolutions, linear layers and both products of attention count; norms, activations, sums and
-    interpolations don't, as is the custom of the papers. Nothing is computed: a copy of the model
-    on the meta device is only asked for shapes.
+    As in most papers, convolutions, linear layers and both products of attention count; norms,
+    activations, sums and interpolations don't. A copy of the model runs on the meta device, where
+    only shapes are computed.
     """
     shapes_only = copy.deepcopy(model).eval().to('meta')
     with FlopCounterMode(display=False) as counter:
@@ -30,10 +30,10 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
 
 
 def inference_form(model: nn.Module) -> nn.Module:
-    """A detector or segmentor as a module from images to head outputs, to be counted.
+    """A detector or segmentor as a module from images to head outputs, for `count_macs`.
 
-    Of a two-stage detector it has the first stage only: what the second one costs depends on the
-    number of proposals.
+    Of a two-stage detector only the first stage runs, because the cost of the second depends on
+    the number of proposals.
     """
     return _Inference(model)
 

@@ -1,4 +1,4 @@
-"""How fast a machine can be, and how long a network must take on it at least."""
+"""How fast a machine is at best, and how long a network must at least take on it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from torch.utils.flop_counter import flop_registry
 from lightvit_mm.measure.timing import alternate, summarise
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-# Rows, inner size and columns of matrix products: the MLPs of four stages with an input of
-# 512 x 512. Beside them a square one that has nothing against it.
+# Rows, inner size and columns of matrix products: those of the MLPs of four stages with an input of
+# 512 x 512. In addition, the side of a large square one, whose shape is the most favourable.
 PRODUCTS = ((16384, 64, 256), (4096, 128, 512), (1024, 320, 1280), (256, 512, 2048))
 SQUARE = {'cpu': 2048, 'cuda': 8192}
 # Far beyond any cache.
 COPIED_BYTES = 2**28
-# Forward, gradient of the input, gradient of the weight: three products of the same three tensors.
+# Forward, gradient of the input, gradient of the weight: products of the same size.
 TRAINING_PRODUCTS = 3
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What was measured of the machine.
+    """The measured speed of a machine.
 
     Attributes:
-        gflops: billions of additions and multiplications a second of the fastest of the products.
-        product: rows, inner size and columns of that one.
-        copy_gb: billions of bytes a second that a copy reads and writes, both counted.
+        gflops: billions of additions and multiplications per second of the fastest product.
+        product: rows, inner size and columns of that product.
+        copy_gb: billions of bytes per second of a copy, read and written bytes added.
     """
 
     gflops: float
@@ -47,14 +47,14 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class Floors:
-    """The least time in seconds that a network can take, on two grounds.
+    """Two lower bounds of the time that a network takes, in seconds.
 
     Attributes:
         compute: its multiply-accumulates at the speed of the fastest matrix product.
-        memory: what its products (convolutions, matrix products, attention) read and write, each
-            tensor once a product in the data type of the form, at the speed of a copy. Norms,
-            activations and sums are taken as part of the products. Where maps stay in the caches,
-            less is possible.
+        memory: the bytes that its products (convolutions, matrix products, attention) read and
+            write, each tensor once per product in the form's data type, at the speed of a copy.
+            Norms, activations and sums count as part of a product. A network whose maps stay in
+            the caches can be faster.
     """
 
     compute: float
@@ -62,13 +62,13 @@ class Floors:
 
     @property
     def larger(self) -> float:
-        """The one that binds."""
+        """The bound that applies."""
         return max(self.compute, self.memory)
 
 
 @contextmanager
 def tf32(products: bool, convolutions: bool) -> Iterator[None]:
-    """Say whether float32 on CUDA may be rounded to TF32 in matrix products and convolutions."""
+    """Allow or forbid TF32 for float32 matrix products and convolutions on CUDA."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = products
     torch.backends.cudnn.allow_tf32 = convolutions
@@ -81,17 +81,17 @@ def tf32(products: bool, convolutions: bool) -> Iterator[None]:
 def measure_ceilings(
     dtype: str = 'fp32', device: str = 'cpu', rounds: int = 5, min_seconds: float = 1.0
 ) -> Ceilings:
-    """Time matrix products of a network's sizes, a square one, and a copy; medians count.
+    """Measure the median speed of matrix products and of a copy.
 
     Args:
-        dtype: of the products, a key of `DTYPES`.
-        device: where.
+        dtype: data type of the products, a key of `DTYPES`.
+        device: the device to measure.
         rounds, min_seconds: see `alternate`.
     """
     side = SQUARE[device.split(':')[0]]
     options: dict[str, Any] = {'dtype': DTYPES[dtype], 'device': device}
     work, calls = {}, {}
-    # Products as exact as the convolutions are.
+    # The products may use TF32 if the network's convolutions do.
     same = torch.backends.cudnn.allow_tf32
     with torch.inference_mode(), tf32(same, same):
         for sizes in (*PRODUCTS, (side, side, side)):
@@ -101,7 +101,7 @@ def measure_ceilings(
             left, right = torch.rand(rows, inner, **options), torch.rand(inner, columns, **options)
             calls[name] = _product(left, right)
             if device == 'cpu':
-                # Convolutions go to another library than matrix products do.
+                # On the CPU, convolutions use another library than matrix products.
                 work[f'{name} convolved'] = work[name]
                 calls[f'{name} convolved'] = _convolution(left, right)
         source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
@@ -116,13 +116,13 @@ def measure_ceilings(
 
 @torch.no_grad()
 def count_moved(model: nn.Module, shape: Sequence[int]) -> int:
-    """Numbers that the products of one forward pass read and write, see `Floors`.
+    """Count the numbers that the products of one forward pass read and write, see `Floors`.
 
-    Attention counts as one product: queries, keys, values (and a bias) in, one map out, whatever
-    the device makes of it. Nothing is computed, as in `count_macs`.
+    Attention counts as one product on every device: queries, keys, values (and a bias) in, one map
+    out. Only shapes are computed, as in `count_macs`.
 
     Args:
-        model: of any form.
+        model: the network, in training or deploy form.
         shape: (N, 3, H, W) of its input.
     """
     shapes_only = copy.deepcopy(model).eval().to('meta')
@@ -132,14 +132,14 @@ def count_moved(model: nn.Module, shape: Sequence[int]) -> int:
 
 
 def floors(macs: int, moved: int, dtype: str, ceilings: Ceilings, train: bool = False) -> Floors:
-    """The least times of a pass.
+    """The least times of one step.
 
     Args:
         macs: multiply-accumulates of the forward pass.
-        moved: numbers of the forward pass, as `count_moved` has them.
-        dtype: of these numbers, a key of `DTYPES`.
-        ceilings: of the machine.
-        train: forward and backward; three times the work.
+        moved: `count_moved` of the forward pass.
+        dtype: data type, a key of `DTYPES`.
+        ceilings: limits of the machine.
+        train: forward and backward, three times the work.
     """
     passes = TRAINING_PRODUCTS if train else 1
     return Floors(
@@ -155,18 +155,18 @@ def _convolution(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
-    # Into memory that is there already: what is to be seen is arithmetic.
+    # Allocated in advance, so that only arithmetic is timed.
     return functools.partial(torch.mm, left, right, out=left @ right)
 
 
 class _Moved(TorchDispatchMode):
-    """Adds up the sizes of the tensors that products get and give."""
+    """Adds up the sizes of the inputs and outputs of products."""
 
     total = 0
     paused = False
 
     def add(self, tensors: Any) -> None:
-        """Count every tensor in a nest of arguments."""
+        """Count every tensor in nested arguments."""
         leaves = tree_leaves(tensors)
         self.total += sum(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
 
@@ -180,7 +180,7 @@ class _Moved(TorchDispatchMode):
 
 
 class _Attention(TorchFunctionMode):
-    """Has attention counted as one product, before it is taken apart."""
+    """Counts attention as one product, before it is decomposed."""
 
     def __init__(self, counter: _Moved) -> None:
         super().__init__()

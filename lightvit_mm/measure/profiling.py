@@ -1,4 +1,4 @@
-"""What a call allocates, and where its time goes."""
+"""Peak memory of a call, and its time by operator."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Operator:
     """One line of a profile.
 
     Attributes:
-        name: the operator, such as ``aten::copy_``.
-        calls: how often one call of the candidate runs it.
-        milliseconds: its own time in one call, without that of the operators which it calls.
-        share: of the time of all operators.
+        name: the operator, e.g. ``aten::copy_``.
+        calls: how often it runs per profiled call.
+        milliseconds: its own time per profiled call, without the operators that it calls.
+        share: its share of the time of all operators.
     """
 
     name: str
@@ -31,15 +31,15 @@ class Operator:
 
 
 def peak_memory(call: Callable[[], Any], device: str) -> int:
-    """The most bytes of tensors that one call has at a time, beyond those that exist before it.
+    """Most bytes of tensors that one call holds at a time, beyond those that existed before it.
 
-    Weights and input are not among them, gradients and what is kept for them are. On CUDA it is
-    the allocator's peak; on a CPU the running sum of allocations and frees that torch.profiler
-    records, so memory that other libraries take for themselves is left out.
+    Gradients and the activations kept for them count, weights and input don't. On CUDA this is
+    the allocator's peak; on a CPU the running sum of the allocations and frees that torch.profiler
+    records, without memory that other libraries allocate themselves.
 
     Args:
-        call: run once to warm up and once to be measured.
-        device: where it runs.
+        call: the function, called once to warm up and once to measure.
+        device: the device it runs on.
     """
     call()
     if device.startswith('cuda'):
@@ -65,12 +65,12 @@ def peak_memory(call: Callable[[], Any], device: str) -> int:
 
 
 def top_operators(call: Callable[[], Any], device: str, calls: int = 3) -> list[Operator]:
-    """The operators of a call by the time that they themselves take, the longest first.
+    """The operators of a call, sorted by their own time, the longest first.
 
     Args:
-        call: run once to warm up, then ``calls`` times.
-        device: on CUDA the time is that of the kernels, else that of the CPU.
-        calls: over how many the figures are averaged.
+        call: the function, called once to warm up and then ``calls`` times.
+        device: on CUDA, times are those of kernels; otherwise of the CPU.
+        calls: number of calls to average over.
     """
     call()
     cuda = device.startswith('cuda')

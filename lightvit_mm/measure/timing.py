@@ -1,8 +1,8 @@
 """Comparing the speed of several ways to do the same thing.
 
-What else a machine does, its clock and its temperature change from second to second by more than
-the differences that matter here. So all candidates live in one process and take turns, one call
-each a round; only their ratios within the same rounds say something.
+A machine's load, clock and temperature change its speed from second to second by more than the
+differences that matter here. So all candidates run in one process and take turns, one call each
+per round; only their ratios within the same rounds are meaningful.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 from torch.utils.benchmark import timer
 
-# Enough for two digits of a 95 % interval.
+# Enough for two digits of a 95% interval.
 RESAMPLINGS = 2000
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What the rounds say of one candidate; times in seconds.
+    """Statistics of one candidate; times in seconds.
 
     Attributes:
         name: the candidate.
         rounds: number of timed calls.
-        median: of the calls.
-        quartiles: the first and the third, between which half of the calls lie.
+        median: median time of a call.
+        quartiles: first and third quartile of the times.
         ratio: median of the baseline over this median: 2 is twice as fast as the baseline.
-        interval: 95 % interval of ``ratio``, by drawing whole rounds anew.
+        interval: 95% interval of ``ratio``, by resampling whole rounds (bootstrap).
     """
 
     name: str
@@ -42,7 +42,7 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """Distance of the quartiles over the median."""
+        """Distance between the quartiles over the median."""
         return (self.quartiles[1] - self.quartiles[0]) / self.median
 
 
@@ -54,21 +54,21 @@ def alternate(
     pause: float = 0.0,
     clock: Callable[[], float] = timer,
 ) -> dict[str, list[float]]:
-    """Call the candidates in turn, each once a round, and time each call.
+    """Call the candidates in turn, each once per round, and time each call.
 
-    Every round begins with the next candidate, so that none always has the same place.
+    Each round starts with the next candidate, so that none is always the first.
 
     Args:
-        candidates: names to functions of no argument, which should return what they compute: it
-            is dropped before the next call.
-        rounds: the fewest timed rounds.
-        min_seconds: go on with further rounds until the timed calls have taken so long together.
-        warmup: rounds before them that aren't timed.
-        pause: seconds of rest in front of each timed call.
-        clock: seconds; the default waits for the work that CUDA still has.
+        candidates: functions without arguments, by name. They should return their results, which
+            are freed before the next call.
+        rounds: least number of timed rounds.
+        min_seconds: more rounds follow until the timed calls have taken that long in total.
+        warmup: number of rounds before them that aren't timed.
+        pause: seconds to sleep before each timed call.
+        clock: returns seconds; the default first waits for pending CUDA work.
 
     Returns:
-        The seconds of each call, one list a candidate, in the order of the rounds.
+        The seconds of each call by candidate, in the order of the rounds.
     """
     if rounds < 1 or not candidates:
         raise ValueError(f'nothing to time: {len(candidates)} candidates, {rounds} rounds')
@@ -88,7 +88,7 @@ def alternate(
                 result = candidates[name]()
                 seconds[name].append(clock() - begin)
                 spent += seconds[name][-1]
-                # Freed here, or the next candidate would pay for it and keep both in memory.
+                # Otherwise the next candidate would pay for freeing it, with both in memory.
                 del result
             order.append(order.pop(0))
             done += 1
@@ -99,15 +99,15 @@ def alternate(
 
 
 def summarise(seconds: Mapping[str, Sequence[float]], baseline: str) -> list[Timing]:
-    """The figures of each candidate of `alternate`.
+    """Compute the statistics of each candidate of `alternate`.
 
     Args:
-        seconds: the calls of each candidate; all of the same number of rounds.
+        seconds: times of each candidate, all of the same number of rounds.
         baseline: the candidate that ratios refer to; its own is 1.
     """
     times = {name: np.asarray(values, dtype=float) for name, values in seconds.items()}
     rounds = len(times[baseline])
-    # The same rounds for all: what disturbed a round disturbed its neighbours alike.
+    # The same rounds for all, since a disturbance affects all candidates of a round.
     drawn = np.random.default_rng(0).integers(0, rounds, (RESAMPLINGS, rounds))
     reference = np.median(times[baseline][drawn], axis=1)
     timings = []

@@ -1,1 +1,1 @@
-"""Runs and data to look at: the report of a run, and what a model sees of its data."""
+"""Pages and pictures of runs and data: the report of a run, the sheet of training images."""

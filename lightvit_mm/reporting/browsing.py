@@ -1,4 +1,4 @@
-"""A contact sheet of what a model sees in training: what tools/browse_data.py does."""
+"""The contact sheet of tools/browse_data.py, which shows what a model sees in training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightvit_mm.errors import UserError
 from lightvit_mm.reporting.drawing import Colour, draw_labels, draw_objects, font, palette_of
 from lightvit_mm.reporting.objects import from_instances
 
-CELL = 320  # pixels, the side of an image on the sheet
+CELL = 320  # pixels, the longer side of an image on the sheet
 GAP = 8
 CAPTION = 20  # pixels below an image
 SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -32,9 +32,9 @@ class Seen:
     """An image as the model gets it.
 
     Attributes:
-        pixels: (H, W, 3) RGB, 0 to 255, padding included.
-        lowest, highest: of the numbers that the model gets.
-        sample: its annotations, after augmentation.
+        pixels: (H, W, 3) RGB, 0 to 255, with padding.
+        lowest, highest: range of the values that the model gets.
+        sample: its annotations after augmentation.
     """
 
     pixels: np.ndarray
@@ -47,15 +47,15 @@ def browse(config: Config, out: str | Path, number: int = 16) -> str:
     """Draw training images with their annotations, after pipeline and data preprocessor.
 
     Args:
-        config: as `load_config` gives it.
-        out: a JPEG or PNG file.
-        number: of images; fewer if the data set has no more.
+        config: config of the model, from `load_config`.
+        out: the JPEG or PNG file to write.
+        number: number of images; fewer if the data set is smaller.
 
     Returns:
-        One line on what was drawn.
+        One line that describes the sheet.
 
     Raises:
-        UserError: the data are missing or cannot be used, or the file is of another kind.
+        UserError: the data are missing or unusable, or ``out`` has another suffix.
     """
     file = Path(out)
     if file.suffix.lower() not in SUFFIXES:
@@ -73,8 +73,8 @@ def browse(config: Config, out: str | Path, number: int = 16) -> str:
     size = side * step + GAP, rows * (step + CAPTION) + GAP
     sheet = Image.new('RGB', size, 'white')
     draw = ImageDraw.Draw(sheet)
-    for place, image in enumerate(seen):
-        x, y = GAP + place % side * step, GAP + place // side * (step + CAPTION)
+    for index, image in enumerate(seen):
+        x, y = GAP + index % side * step, GAP + index // side * (step + CAPTION)
         sheet.paste(_drawn(image, classes, colours), (x, y))
         height, width = image.pixels.shape[:2]
         caption = f'{Path(image.sample.img_path).name}  {width} x {height}'
@@ -108,17 +108,17 @@ def _training_images(config: Config, number: int) -> tuple[list[Seen], Any]:
         if len(seen) >= number:
             break
     if not seen:
-        raise UserError('the training dataloader of this config gives no batch')
+        raise UserError('the training dataloader of this config yields no batch')
     return seen[:number], loader.dataset
 
 
 def _pixels(values: torch.Tensor, preprocessing: Any) -> np.ndarray:
-    """What a (3, H, W) input looks like: normalisation and order of colours undone."""
+    """A (3, H, W) input as an (H, W, 3) RGB image: normalisation and channel order undone."""
     channels = values.float().permute(1, 2, 0).numpy()
     if preprocessing.get('mean') is not None:
         channels = channels * np.array(preprocessing['std']) + np.array(preprocessing['mean'])
     if not preprocessing.get('bgr_to_rgb'):
-        # mmcv loads BGR.
+        # mmcv loads images as BGR.
         channels = channels[..., ::-1]
     return np.ascontiguousarray(channels.round().clip(0, 255).astype(np.uint8))
 

@@ -1,4 +1,4 @@
-"""Curves and matrices as SVG pictures."""
+"""Line charts and confusion matrices as SVG."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# With more classes than that, numbers do not fit into the cells of a matrix.
+# With more classes, numbers do not fit into the cells of a matrix.
 MOST_NUMBERS = 12
 
 
 def curves(
     series: Mapping[str, Mapping[int, float]], title: str, unit: str, log: bool = False
 ) -> bytes:
-    """Values by iteration.
+    """Draw values by iteration.
 
     Args:
-        series: name to value by iteration.
-        title: of the picture.
-        unit: of the values.
-        log: whether the axis of the values is logarithmic.
+        series: values by iteration, by the name of the line.
+        title: title of the chart.
+        unit: label of the value axis.
+        log: make the value axis logarithmic.
 
     Returns:
-        An SVG file.
+        The content of an SVG file.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -32,7 +32,7 @@ def curves(
     axes = figure.subplots()
     for number, (name, values) in enumerate(series.items()):
         iterations = sorted(values)
-        # A single point makes no line.
+        # A line through a single point would be invisible.
         marker = 'o' if len(iterations) < 20 else None
         heights = [values[i] for i in iterations]
         style = '-' if number < 10 else '--'
@@ -53,15 +53,15 @@ def curves(
 
 
 def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> bytes:
-    """A confusion matrix; the colour is the share of the row.
+    """Draw a confusion matrix; colours and numbers are shares of the row.
 
     Args:
         values: (rows, columns) counts.
-        rows: names of what is true.
-        columns: names of what was predicted.
+        rows: names of the true classes.
+        columns: names of the predicted classes.
 
     Returns:
-        An SVG file.
+        The content of an SVG file.
     """
     from matplotlib.figure import Figure
 
@@ -87,7 +87,7 @@ def _svg(figure: object) -> bytes:
     from matplotlib import rc_context
 
     picture = io.BytesIO()
-    # Letters stay letters: smaller, and any screen draws them sharply.
+    # Text stays text, which is smaller and sharp on any screen.
     with rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'lightvit_mm'}):
         figure.savefig(picture, format='svg', metadata={'Date': None})  # type: ignore[attr-defined]
     return picture.getvalue()

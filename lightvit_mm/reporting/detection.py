@@ -1,4 +1,4 @@
-"""How well a detector does, image by image and class by class."""
+"""Accuracy of a detector by image and by class."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from lightvit_mm.reporting.objects import Objects, overlaps
 
 IOU = 0.5
-# A score below which predict.py draws nothing; here where no score is better than another.
+# Default threshold of tools/predict.py, used here where all thresholds are equally good.
 USUAL_SCORE = 0.3
-# What `match` says of a detection that found no object, and of one inside a crowd.
+# Values of `match` for a detection that found no object, and for one inside a crowd.
 NOTHING, IN_CROWD = -1, -2
 SIZES = ('all', 'small', 'medium', 'large')
 
@@ -26,9 +26,9 @@ class Image:
 
     Attributes:
         path: its file.
-        identity: its number in the annotation file.
-        truth, found: its objects, and what the model says of them.
-        matches: for each of ``found``, see `match`.
+        identity: its id in the annotation file.
+        truth, found: annotated and predicted objects.
+        matches: (found,) result of `match`.
     """
 
     path: str
@@ -40,11 +40,11 @@ class Image:
 
 @dataclass(frozen=True)
 class Count:
-    """What was found in an image at a score threshold.
+    """Numbers of an image at a score threshold.
 
     Attributes:
         right: detections that found an object of their class.
-        wrong: the others, but for those in crowds.
+        wrong: other detections, except those in crowds.
         missed: objects that were not found.
     """
 
@@ -60,16 +60,18 @@ class Count:
 
 
 def match(found: Objects, truth: Objects, by_class: bool) -> np.ndarray:
-    """Which object each detection finds.
+    """Match detections with objects.
 
-    From the highest score on, each takes the object that it overlaps most with, of those with an
-    IoU of at least `IOU` that no other has taken.
+    In order of decreasing scores, each detection takes the object with the largest IoU, out of
+    those with an IoU of at least `IOU` that are still free.
 
     Args:
-        by_class: take objects of the same class only.
+        found: the detections.
+        truth: the annotated objects.
+        by_class: match only objects of the same class.
 
     Returns:
-        (found,) numbers of objects, `NOTHING` or `IN_CROWD`.
+        (found,) indices of objects, `NOTHING` or `IN_CROWD`.
     """
     iou = overlaps(found, truth)
     allowed = iou >= IOU
@@ -101,7 +103,7 @@ def best_score(images: Sequence[Image]) -> float:
 
 
 def count(image: Image, score: float) -> Count:
-    """Count what an image's detections of at least that score found."""
+    """Count the detections of an image with at least that score, and the objects they miss."""
     matches = image.matches[image.found.scores >= score]
     right = int((matches >= 0).sum())
     objects = int((~image.truth.crowd).sum())
@@ -109,11 +111,11 @@ def count(image: Image, score: float) -> Count:
 
 
 def confusion(images: Sequence[Image], num_classes: int, score: float) -> np.ndarray:
-    """What objects of each class were taken for, by detections of at least that score.
+    """Confusion matrix of the detections with at least that score.
 
     Returns:
-        (num_classes + 1, num_classes + 1) numbers of objects: rows are true, columns predicted
-        classes; the last row has detections of nothing, the last column objects that were missed.
+        (num_classes + 1, num_classes + 1) counts: rows are true, columns predicted classes. The
+        last row counts detections that found no object, the last column objects that were missed.
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), dtype=int)
     for image in images:
@@ -131,16 +133,17 @@ def confusion(images: Sequence[Image], num_classes: int, score: float) -> np.nda
 def average_precision(
     images: Sequence[Image], dataset: Any, kind: str, max_detections: Sequence[int]
 ) -> np.ndarray:
-    """COCO's average precision by class and size, out of pycocotools.
+    """COCO's average precision by class and size, computed by pycocotools.
 
     Args:
-        images: of ``dataset``, an mmdet ``CocoDataset``.
+        images: the images to evaluate.
+        dataset: the mmdet ``CocoDataset`` that they belong to.
         kind: ``'bbox'`` or ``'segm'``.
-        max_detections: ``proposal_nums`` of mmdet's CocoMetric; the last counts.
+        max_detections: ``proposal_nums`` of mmdet's CocoMetric; the last is used.
 
     Returns:
-        (classes, 1 + `SIZES`) in percent: AP50 and then AP of each size; not a number where there
-        is no object of that class and size.
+        (classes, 1 + len(SIZES)) in percent: AP50, then AP of each size. NaN where there is no
+        object of that class and size.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

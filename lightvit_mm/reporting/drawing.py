@@ -1,7 +1,7 @@
-"""Objects and label maps drawn over small pictures, legibly where there are many.
+"""Drawing objects and label maps on small pictures, legible even with many objects.
 
-The drawing of mmdet and mmseg is for whole pictures: letters of fixed height hide the objects of a
-small one, and an image with hundreds of masks takes seconds.
+The visualizers of mmdet and mmseg are made for large pictures: on small ones, their letters hide
+the objects, and an image with hundreds of masks takes seconds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pycocotools import mask as mask_codec
 from lightvit_mm.reporting.objects import Objects
 
 Colour = tuple[int, int, int]
-# With more objects than that, names would hide them.
+# With more objects, names would hide them.
 MOST_NAMES = 20
-# A class of a label map is named where its largest piece has that share of the picture.
+# A class of a label map is named if its largest piece covers this share of the picture.
 NAMED_SHARE = 0.01
 OPACITY = 0.45
 FONT_SIZE = 12  # pixels
@@ -29,8 +29,8 @@ FONT_SIZE = 12  # pixels
 def palette_of(metainfo: Mapping[str, Any]) -> list[Colour]:
     """A colour for each class of a data set.
 
-    Up to 20 classes get colours that are easily told apart; more than that those of the data set,
-    if it has some.
+    Up to 20 classes get colours that are easy to distinguish; more classes get those of the data
+    set, if it has any.
     """
     from matplotlib import colormaps
 
@@ -45,7 +45,7 @@ def palette_of(metainfo: Mapping[str, Any]) -> list[Colour]:
 
 
 def fitted(image: np.ndarray, side: int) -> Image.Image:
-    """An (H, W, 3) RGB image with its longer side made that many pixels long."""
+    """Resize an (H, W, 3) RGB image so that its longer side has ``side`` pixels."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -60,19 +60,19 @@ def draw_objects(
     side: int,
     with_scores: bool = False,
 ) -> Image.Image:
-    """Boxes, or masks where there are some, over an image.
+    """Draw objects over an image, as masks if they have any, otherwise as boxes.
 
     Args:
-        image: (H, W, 3) RGB, 0 to 255, of the size that the objects are in.
-        objects: what to draw.
-        classes: names.
-        colours: of the classes.
-        side: length of the longer side of the result, in pixels.
-        with_scores: write them beside the names.
+        image: (H, W, 3) RGB, 0 to 255, of the size to which the objects refer.
+        objects: the objects to draw.
+        classes: names of the classes.
+        colours: colours of the classes.
+        side: longer side of the result in pixels.
+        with_scores: write the scores after the names.
     """
     picture = fitted(image, side)
     scale = np.array([picture.width / image.shape[1], picture.height / image.shape[0]])
-    # The surest last, so that no other lies over it.
+    # The highest scores last, so that nothing covers them.
     order = np.argsort(objects.scores, kind='stable')
     if objects.masks is not None:
         picture = _with_masks(picture, objects.chosen(order), colours)
@@ -87,7 +87,7 @@ def draw_objects(
     if len(objects) <= MOST_NAMES:
         for number in order:
             label = objects.labels[number]
-            text = 'crowd of ' * bool(objects.crowd[number]) + classes[label]
+            text = f'crowd of {classes[label]}' if objects.crowd[number] else classes[label]
             if with_scores:
                 text += f' {objects.scores[number]:.2f}'
             x, y = boxes[number, :2]
@@ -102,12 +102,12 @@ def draw_labels(
     colours: Sequence[Colour],
     side: int,
 ) -> Image.Image:
-    """A label map over an image; pixels of no class stay as they are.
+    """Draw a label map over an image; pixels without a class stay as they are.
 
     Args:
         image: (H, W, 3) RGB, 0 to 255.
-        labels: (H, W) numbers of classes.
-        classes, colours, side: as in `draw_objects`.
+        labels: (H, W) class numbers.
+        classes, colours, side: see `draw_objects`.
     """
     picture = fitted(image, side)
     small = np.asarray(
@@ -126,8 +126,8 @@ def draw_labels(
         if pieces[2][largest, cv2.CC_STAT_AREA] >= NAMED_SHARE * small.size:
             x, y = pieces[3][largest]
             width = draw.textlength(classes[label], font=font())
-            place = x - width / 2, y - FONT_SIZE / 2
-            _name(draw, picture.size, place, classes[label], colours[label])
+            corner = x - width / 2, y - FONT_SIZE / 2
+            _name(draw, picture.size, corner, classes[label], colours[label])
     return picture
 
 
@@ -146,24 +146,24 @@ def _with_masks(picture: Image.Image, objects: Objects, colours: Sequence[Colour
 def _name(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
-    place: tuple[float, float],
+    corner: tuple[float, float],
     text: str,
     colour: Colour,
 ) -> None:
-    """Write on a plate of that colour, moved into the picture where it would leave it."""
+    """Write on a coloured background, moved so that it is inside the picture."""
     width, height = draw.textlength(text, font=font()) + 4, FONT_SIZE + 3
-    x = min(max(place[0], 0), max(0, size[0] - width))
-    y = min(max(place[1], 0), max(0, size[1] - height))
+    x = min(max(corner[0], 0), max(0, size[0] - width))
+    y = min(max(corner[1], 0), max(0, size[1] - height))
     draw.rectangle([x, y, x + width, y + height], fill=colour)
-    # By the weights of the eye for red, green and blue.
+    # Luma weights of red, green and blue (ITU-R BT.601).
     is_light = np.dot(colour, (0.299, 0.587, 0.114)) > 140
     draw.text((x + 2, y + 1), text, fill='black' if is_light else 'white', font=font())
 
 
 @cache
 def font() -> ImageFont.FreeTypeFont:
-    """The one of all pictures, `FONT_SIZE` high."""
+    """The font of all pictures, `FONT_SIZE` high."""
     from matplotlib.font_manager import findfont
 
-    # It comes with matplotlib, and has Greek and Cyrillic letters too.
+    # Comes with matplotlib, and has Greek and Cyrillic letters.
     return ImageFont.truetype(findfont('DejaVu Sans'), FONT_SIZE)

@@ -1,4 +1,4 @@
-"""The part of a report that the last checkpoint gives: figures by class, confusion, pictures."""
+"""The part of a report that needs predictions: results by class, confusion, pictures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import mmcv
 import numpy as np
 from PIL import Image
 
-from lightvit_mm.reporting import charts, detection, segmentation
+from lightvit_mm.reporting import charts, detection
 from lightvit_mm.reporting.drawing import draw_labels, draw_objects
+from lightvit_mm.reporting.segmentation import iou_and_accuracy
 from lightvit_mm.reporting.validating import Detections, LabelMap, Segments
 
-SHOWN = 24  # best and worst images each
-PICTURE_SIDE = 360  # pixels
-CONFUSIONS = 12  # rows of the table of the most frequent ones
+SHOWN = 24  # most images to show as the best, and as the worst
+PICTURE_SIDE = 360  # pixels, longer side
+CONFUSIONS = 12  # most rows in the table of confusions
 
 
 @dataclass
@@ -26,9 +27,9 @@ class Table:
     """A table of the page.
 
     Attributes:
-        caption: what it is.
+        caption: its caption.
         head: names of the columns.
-        rows: cells; the first of each names it.
+        rows: cells of each row; the first is the name of the row.
     """
 
     caption: str
@@ -38,12 +39,12 @@ class Table:
 
 @dataclass
 class Pair:
-    """An image twice: with the ground truth, and with what was predicted.
+    """An image drawn twice: with the ground truth, and with the prediction.
 
     Attributes:
-        name: of its file.
-        measure: how well it went.
-        truth, found: data addresses.
+        name: name of its file.
+        measure: the measure by which it is ranked, as text.
+        truth, found: the two pictures as data URLs.
     """
 
     name: str
@@ -54,17 +55,17 @@ class Pair:
 
 @dataclass
 class Findings:
-    """What there is to show.
+    """The contents of this part of the report.
 
     Attributes:
-        tables: by class.
-        number: of images in the validation set.
-        matrix: data address of the confusion matrix.
-        matrix_fits: whether it can be shown on a phone without scrolling.
-        matrix_note: how it was counted.
-        confusions: the most frequent ones.
-        ranking: the measure of the images.
-        best, worst: images.
+        tables: results by class.
+        number: number of images in the validation set.
+        matrix: the confusion matrix as a data URL.
+        matrix_fits: whether it fits on a phone without scrolling.
+        matrix_note: how the matrix was counted.
+        confusions: table of the most frequent confusions.
+        ranking: how images are ranked.
+        best, worst: the images with the highest and lowest ranks.
     """
 
     tables: list[Table]
@@ -79,7 +80,7 @@ class Findings:
 
 
 def of_detector(validated: Detections) -> Findings:
-    """The findings about a detector, out of what it made of the validation set."""
+    """Summarise a detector's predictions on the validation set."""
     classes, colours, score = validated.classes, validated.colours, validated.score
     number = np.zeros(len(classes), dtype=int)
     for image in validated.images:
@@ -100,7 +101,7 @@ def of_detector(validated: Detections) -> Findings:
 
     counted = [(image, detection.count(image, score)) for image in validated.images]
     ranked = [(image, count, f1) for image, count in counted if (f1 := count.f1) is not None]
-    # Of equally good or bad images those with more to see come first.
+    # Of equally good or bad images, those with more objects or errors come first.
     best = sorted(ranked, key=lambda item: (-item[2], -item[1].right))
     worst = sorted(ranked, key=lambda item: (item[2], -item[1].missed - item[1].wrong))
 
@@ -122,23 +123,23 @@ def of_detector(validated: Detections) -> Findings:
         len(validated.images),
         matrix,
         len(classes) <= charts.MOST_NUMBERS,
-        f'Objects, by detections with a score of at least {score:.2f}. From the highest score on, '
-        f'a detection takes the free object that it overlaps most with, at an IoU of at least '
-        f'{detection.IOU}, whatever its class. The column background has objects that were '
-        'missed, the row background detections of nothing.',
+        f'Objects, by detections with a score of at least {score:.2f}. In order of decreasing '
+        'scores, each detection takes the free object with the largest IoU of at least '
+        f'{detection.IOU}, whatever its class. The background column counts objects that were '
+        'missed, the background row detections without an object.',
         confusions,
-        f'Ranked by F1 of {what} of the right class, at IoU {detection.IOU} and a score of at '
-        f'least {score:.2f}, the threshold with the highest F1 over the whole set.'
-        + _left_out(len(counted) - len(ranked), 'object and no detection'),
+        f'Ranked by F1 of {what} of the right class, at an IoU of at least {detection.IOU} and a '
+        f'score of at least {score:.2f}, the threshold with the highest F1 over the whole set.'
+        + _left_out(len(counted) - len(ranked), 'objects or detections'),
         [pair(*item) for item in best[:half]],
         [pair(*item) for item in worst[: min(SHOWN, len(ranked) - half)]],
     )
 
 
 def of_segmentor(validated: Segments) -> Findings:
-    """The findings about a segmentor, out of what it made of the validation set."""
+    """Summarise a segmentor's predictions on the validation set."""
     classes, colours, matrix = validated.classes, validated.colours, validated.confusion
-    iou, accuracy = segmentation.class_iou(matrix), segmentation.class_accuracy(matrix)
+    iou, accuracy = iou_and_accuracy(matrix)
     share = 100 * matrix.sum(1) / max(1, matrix.sum())
     mean = np.ma.masked_invalid([iou, accuracy]).mean(1).filled(np.nan)
     rows = [
@@ -169,38 +170,38 @@ def of_segmentor(validated: Segments) -> Findings:
         len(validated.images),
         picture,
         len(classes) <= charts.MOST_NUMBERS,
-        'Pixels, without those that no class was given to.',
+        'Pixels, except those without an annotated class.',
         confusions,
-        'Ranked by the mean IoU, in percent, of the classes that the image has or was given.'
-        + _left_out(len(validated.images) - len(ranked), 'annotated pixel'),
+        'Ranked by the mean IoU, in percent, over the annotated and predicted classes of the image.'
+        + _left_out(len(validated.images) - len(ranked), 'annotated pixels'),
         [pair(image) for image in ranked[:half]],
         [pair(image) for image in ranked[::-1][: min(SHOWN, len(ranked) - half)]],
     )
 
 
 def percent(value: float) -> str:
-    """A cell of a table; pycocotools says a negative figure of what there is nothing of."""
+    """A number in a table; NaN, and pycocotools' -1 for undefined figures, become a dash."""
     return f'{value:.1f}' if value >= 0 else '-'
 
 
-def data_address(content: bytes, kind: str) -> str:
-    """An address that holds the picture itself; ``kind`` is ``'jpeg'`` or ``'svg+xml'``."""
+def data_url(content: bytes, kind: str) -> str:
+    """A data URL of a picture; ``kind`` is ``'jpeg'`` or ``'svg+xml'``."""
     return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
 
 
 def _left_out(number: int, without: str) -> str:
-    return f' Images with no {without}, which are not ranked: {number}.' if number else ''
+    return f' Images without {without} are not ranked: {number}.' if number else ''
 
 
 def _half(number: int) -> int:
-    """How many of so many images are shown as the best; no image is among the worst too."""
+    """How many of ``number`` images to show as the best; the worst are other images."""
     return min(SHOWN, (number + 1) // 2)
 
 
 def _jpeg(picture: Image.Image) -> str:
     content = io.BytesIO()
     picture.save(content, 'JPEG', quality=80)
-    return data_address(content.getvalue(), 'jpeg')
+    return data_url(content.getvalue(), 'jpeg')
 
 
 def _confusion(matrix: np.ndarray, names: Sequence[str], unit: str) -> tuple[str, Table]:
@@ -215,4 +216,4 @@ def _confusion(matrix: np.ndarray, names: Sequence[str], unit: str) -> tuple[str
             rows.append([names[true], names[predicted], f'{number:,}', share])
     head = ['true', 'predicted', unit, 'percent of true']
     table = Table('The most frequent confusions', head, rows)
-    return data_address(charts.matrix(matrix, names, names), 'svg+xml'), table
+    return data_url(charts.matrix(matrix, names, names), 'svg+xml'), table

@@ -1,4 +1,4 @@
-"""The objects of an image, annotated or found, in one form."""
+"""The objects of an image, annotated or predicted."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Objects:
 
     Attributes:
         boxes: (n, 4) corners x1, y1, x2, y2 in pixels.
-        labels: (n,) numbers of classes.
-        scores: (n,), ones of those that were annotated.
-        crowd: (n,) whether it stands for any number of objects, which count neither way.
-        masks: n masks as COCO's run lengths, None without masks.
+        labels: (n,) class numbers.
+        scores: (n,); 1 for annotated objects.
+        crowd: (n,) whether it is a region with any number of objects, which is not evaluated.
+        masks: n masks as COCO's run lengths; None without masks.
     """
 
     boxes: np.ndarray
@@ -32,7 +32,7 @@ class Objects:
         return len(self.labels)
 
     def chosen(self, index: np.ndarray) -> Objects:
-        """Some of them, by a mask or by numbers."""
+        """Select some of them by a boolean mask or by indices."""
         numbers = np.arange(len(self))[index]
         masks = None if self.masks is None else [self.masks[i] for i in numbers]
         return Objects(
@@ -41,7 +41,7 @@ class Objects:
 
 
 def from_instances(instances: Any) -> Objects:
-    """Those of an ``InstanceData`` on the CPU, annotated or predicted."""
+    """Convert an ``InstanceData`` on the CPU, annotated or predicted."""
     boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
     count = len(boxes)
     masks = None
@@ -60,7 +60,7 @@ def from_instances(instances: Any) -> Objects:
 
 
 def from_annotations(instances: Sequence[dict], height: int, width: int) -> Objects:
-    """Those that an mmdet data set lists of an image of that size."""
+    """Convert the instances that an mmdet data set lists for an image of that size."""
     masks = None
     if instances and all('mask' in instance for instance in instances):
         masks = [_run_lengths(instance['mask'], height, width) for instance in instances]
@@ -74,13 +74,13 @@ def from_annotations(instances: Sequence[dict], height: int, width: int) -> Obje
 
 
 def overlaps(found: Objects, truth: Objects) -> np.ndarray:
-    """IoU of every found with every annotated object, as COCO's evaluation has it.
+    """IoU of every predicted with every annotated object, as in COCO's evaluation.
 
-    Of masks, where both have them; of boxes otherwise. With a crowd it is the share of what was
-    found that lies in it.
+    Masks are compared if both have them, otherwise boxes. For a crowd it is the share of the
+    predicted object that lies inside.
 
     Returns:
-        (found, annotated).
+        (found, truth).
     """
     if not len(found) or not len(truth):
         return np.zeros((len(found), len(truth)))
@@ -95,7 +95,7 @@ def _as_xywh(boxes: np.ndarray) -> np.ndarray:
 
 
 def _run_lengths(mask: Any, height: int, width: int) -> dict:
-    """Polygons or run lengths of an annotation as compressed run lengths."""
+    """Compress the polygons or run lengths of an annotation."""
     if isinstance(mask, list):
         return mask_codec.merge(mask_codec.frPyObjects(mask, height, width))
     if isinstance(mask['counts'], list):

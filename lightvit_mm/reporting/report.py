@@ -1,4 +1,4 @@
-"""One page about a run: what tools/report.py writes."""
+"""The page of tools/report.py: everything about one training."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import lightvit_mm
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.history import History, read_history
 from lightvit_mm.engine.whole_files import latest_checkpoint
+from lightvit_mm.files import write_whole
 from lightvit_mm.reporting import charts, detection
 from lightvit_mm.reporting.findings import (
     Table,
-    data_address,
+    data_url,
     of_detector,
     of_segmentor,
     percent,
 )
 from lightvit_mm.reporting.run_folder import RunFolder, read_run
 from lightvit_mm.reporting.validating import Detections, validate
-from lightvit_mm.reproduction.record import replace_file
 
 
 def write_report(
@@ -37,18 +37,18 @@ def write_report(
     """Write the report of a training, finished or not, as one HTML file.
 
     Args:
-        work_dir: of the training.
-        out: the file; else ``report.html`` in the work dir.
-        data_root: another place of the config's data set.
-        device: where to predict; a GPU if there is one.
-        with_predictions: predict on the validation set with the last whole checkpoint, for the
-            figures by class, the confusion matrix and the pictures.
+        work_dir: work dir of the training.
+        out: the file to write; None means ``report.html`` in the work dir.
+        data_root: another location of the config's data set.
+        device: where to predict; None means a GPU if there is one.
+        with_predictions: predict on the validation set with the last complete checkpoint, for the
+            results by class, the confusion matrix and the pictures.
 
     Returns:
-        One line on what was written.
+        One line that describes the page.
 
     Raises:
-        UserError: there is no run, or the data of its config cannot be used.
+        UserError: there is no run, or the data of its config are missing or unusable.
     """
     run = read_run(work_dir)
     history = read_history(work_dir)
@@ -56,12 +56,12 @@ def write_report(
     checkpoint = latest_checkpoint(run.path)
     findings, missing = None, _missing(history)
     if not with_predictions:
-        missing.append('No figures by class and no pictures: --no-predictions asked for none.')
+        missing.append('No results by class and no pictures, because of --no-predictions.')
     elif not config.get('val_dataloader'):
-        missing.append('No figures by class and no pictures: the config has no validation set.')
+        missing.append('No results by class and no pictures: the config has no validation set.')
     elif checkpoint is None:
         missing.append(
-            'No figures by class and no pictures yet: they come with the first whole checkpoint.'
+            'No results by class and no pictures yet: they need the first complete checkpoint.'
         )
     else:
         validated = validate(config, checkpoint, device)
@@ -92,15 +92,14 @@ def write_report(
         )
     )
     file = Path(out) if out else run.path / 'report.html'
-    file.parent.mkdir(parents=True, exist_ok=True)
     content = page.encode()
-    replace_file(file, content)
+    write_whole(file, content)
     predicted = f', {len(validated.images)} validation images' if findings else ''
     return f'{run.position}{predicted}: report in {file} ({len(content) / 1e6:.1f} MB)'
 
 
 def _name(run: RunFolder) -> str:
-    # The runner keeps the config under its own name beside the folders of the starts.
+    # The runner saves the config under its own name next to the folders of the starts.
     kept = sorted(run.path.glob('*.py'), key=lambda file: file.stat().st_mtime)
     return kept[-1].stem if kept else run.path.resolve().name
 
@@ -108,49 +107,49 @@ def _name(run: RunFolder) -> str:
 def _missing(history: History) -> list[str]:
     missing = []
     if not history.loss:
-        missing.append('No loss yet: nothing was logged so far.')
+        missing.append('No loss yet: nothing has been logged.')
     if not history.metrics:
-        missing.append("No validation yet: the log has no result of COCO's AP or of mIoU.")
+        missing.append("No validation yet: the log has neither COCO's AP nor mIoU.")
     return missing
 
 
 def _summary(run: RunFolder, history: History, checkpoint: str | None) -> dict[str, str]:
-    starts = len(run.starts)
+    starts = f', starts: {len(run.starts)}' if len(run.starts) > 1 else ''
     summary = {
-        'State': 'finished' if run.is_finished else 'not finished, as far as the log says',
+        'State': 'finished' if run.is_finished else 'not finished, according to the log',
         'Last logged': run.position,
-        'Started': f'{run.starts[0].began}' + (f', starts: {starts}' * (starts > 1)),
+        'Started': f'{run.starts[0].began}{starts}',
         'Last line of the log': f'{run.starts[-1].last}',
-        'Time so far': f'{run.duration} h, validations included',
+        'Time so far': f'{run.duration} h, with validations',
     }
     if run.remaining and not run.is_finished:
-        summary['Remaining then'] = f'{run.remaining} h, as the log estimates it'
+        summary['Time left'] = f'{run.remaining} h, as the log estimated'
     if history.time:
         seconds = list(history.time.values())
         waits = np.median(list(history.data_time.values())) if history.data_time else 0
-        summary['An iteration'] = (
-            f'{np.median(seconds):.3f} s in the median, {waits:.3f} s of it waiting for images'
+        summary['Time per iteration'] = (
+            f'{np.median(seconds):.3f} s (median), {waits:.3f} s of it waiting for images'
         )
     if history.memory:
         on_cpu = run.environment.get('CUDA available') == 'False'
         holder = 'the process' if on_cpu else 'tensors on the GPU'
-        summary['Memory'] = f'{max(history.memory.values()):,.0f} MB at most, held by {holder}'
+        summary['Peak memory'] = f'{max(history.memory.values()):,.0f} MB, held by {holder}'
     else:
-        summary['Memory'] = 'not in the log'
+        summary['Peak memory'] = 'not in the log'
     summary['Checkpoint'] = Path(checkpoint).name if checkpoint else 'none yet'
     return summary
 
 
 def _curves(history: History) -> dict[str, str]:
-    """Charts by what they show."""
+    """Charts as data URLs, by their titles."""
     drawn = {}
 
     def add(series: Mapping[str, Mapping[int, float]], *how: Any) -> None:
-        # pycocotools gives -1 (here in percent) for what no object is there to measure.
+        # pycocotools gives -1 if there are no objects of that kind.
         shown = {name: {i: v for i, v in s.items() if v >= 0} for name, s in series.items()}
         shown = {name: values for name, values in shown.items() if values}
         if shown:
-            drawn[f'{how[0]} by iteration'] = data_address(charts.curves(shown, *how), 'svg+xml')
+            drawn[f'{how[0]} by iteration'] = data_url(charts.curves(shown, *how), 'svg+xml')
 
     losses = {'total': history.loss}
     if len(history.loss_parts) > 1:
@@ -171,13 +170,13 @@ def _curves(history: History) -> dict[str, str]:
 
 
 def _spans_decades(series: Mapping[str, Mapping[int, float]]) -> bool:
-    """Whether values are better seen on a logarithmic axis, and can be shown on one."""
+    """Whether values need a logarithmic axis, and all are positive."""
     values = [value for of in series.values() for value in of.values()]
     return bool(values) and min(values) > 0 and max(values) > 8 * min(values)
 
 
 def _results(history: History) -> Table | None:
-    """Every validation, the last first."""
+    """A table of all validations, the last one first."""
     metrics = history.metrics
     if not metrics:
         return None

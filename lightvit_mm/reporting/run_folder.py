@@ -1,4 +1,4 @@
-"""What the folder of a training says of it, finished or not."""
+"""Reading the folder of a training, finished or not."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from lightvit_mm.errors import MissingFileError, UserError
 
-# What mmengine's Runner names the folder of a start.
+# How mmengine's Runner names the folder of a start.
 START = re.compile(r'\d{8}_\d{6}')
 TIME = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ', re.M)
 PROGRESS = re.compile(
     r'(?:Epoch|Iter)\(train\)\s+(?:\[\s*(\d+)\])?\[\s*(\d+)/(\d+)\].*?(?:eta: (.+?)  |$)', re.M
 )
-# What `lightvit_mm.engine.running.train` says last.
+# In the last message of `lightvit_mm.engine.running.train`.
 END = ' trained: checkpoint '
 ENVIRONMENT = re.compile(r'^System environment:\n(.*?)\n-{20}', re.M | re.S)
-# Of the compiler's many lines only the first of a name is one.
+# The details of PyTorch's build take many lines, of which only the first has a name.
 ENTRY = re.compile(r'^    (\w[^:]*): (.+)$', re.M)
 LONG_ENTRY = 'PyTorch compiling details'
 
@@ -28,9 +28,9 @@ class Start:
     """One start of a training: the first, or one that resumed it.
 
     Attributes:
-        folder: named by date and time.
-        began, last: of its first and last line in the log.
-        log: that.
+        folder: its folder, named by date and time.
+        began, last: times of the first and last line of its log.
+        log: content of its log.
     """
 
     folder: Path
@@ -40,17 +40,17 @@ class Start:
 
     @property
     def config(self) -> Path:
-        """The config as the runner had it."""
+        """The config that the runner used."""
         return self.folder / 'vis_data' / 'config.py'
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A training as its folder has it.
+    """The folder of a training.
 
     Attributes:
         path: the folder.
-        starts: in the order of time; at least one.
+        starts: at least one, in the order of time.
     """
 
     path: Path
@@ -58,17 +58,17 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last start ended as it should."""
+        """Whether the last start ran to its end."""
         return END in self.starts[-1].log
 
     @property
     def duration(self) -> timedelta:
-        """Time that the starts took together, validations included."""
+        """Total time of all starts, with validations."""
         return sum((start.last - start.began for start in self.starts), timedelta())
 
     @property
     def position(self) -> str:
-        """How far it is."""
+        """The last logged epoch and iteration, as text."""
         found = self._progress()
         if found is None:
             return 'no iteration logged yet'
@@ -77,13 +77,13 @@ class RunFolder:
 
     @property
     def remaining(self) -> str | None:
-        """The time that it still takes, as mmengine's log estimates it."""
+        """The remaining time that mmengine's log estimates."""
         found = self._progress()
         return found[3] if found else None
 
     @property
     def environment(self) -> dict[str, str]:
-        """Machine and settings of the last start."""
+        """Machine and settings that the last start logged."""
         block = ENVIRONMENT.search(self.starts[-1].log)
         entries = dict(ENTRY.findall(block[1])) if block else {}
         entries.pop(LONG_ENTRY, None)
@@ -98,28 +98,28 @@ class RunFolder:
 
 
 def read_run(work_dir: str | Path) -> RunFolder:
-    """Look into the folder of a training.
+    """Read the folder of a training.
 
     Args:
         work_dir: ``--work-dir`` of tools/train.py.
 
     Raises:
-        MissingFileError: it is not there.
-        UserError: no training was ever started in it; names those below it.
+        MissingFileError: the folder does not exist.
+        UserError: no training was started in it; the message lists runs in folders below.
     """
     path = Path(work_dir)
     if not path.is_dir():
         raise MissingFileError(
             f'{work_dir} is no folder: give the work dir of a training '
-            '(work_dirs/<config name>, where no other was asked for)'
+            '(work_dirs/<config name>, unless --work-dir was given)'
         )
     starts = [_start(folder) for folder in sorted(path.iterdir()) if START.fullmatch(folder.name)]
     trainings = tuple(start for start in starts if start and not _is_evaluation(start.log))
     if not trainings:
         below = sorted({str(file.parents[2]) for file in path.glob('*/*/vis_data/config.py')})
         raise UserError(
-            f'no training was started in {work_dir}: it has no folder such as '
-            '20260131_120000/vis_data with a config.py, which tools/train.py makes. '
+            f'no training was started in {work_dir}: it has no folder like '
+            '20260131_120000/vis_data with a config.py, which tools/train.py writes. '
             + (f'There are runs in {", ".join(below)}' if below else 'Give the work dir of one')
         )
     return RunFolder(path, trainings)
@@ -136,5 +136,5 @@ def _start(folder: Path) -> Start | None:
 
 
 def _is_evaluation(log: str) -> bool:
-    """Whether a log is one of tools/test.py, which may share the folder."""
+    """Whether a log is from tools/test.py, which may use the same folder."""
     return bool(re.search(r'(Epoch|Iter)\(test\)', log)) and '(train)' not in log

@@ -1,33 +1,38 @@
-"""How well a segmentor does, image by image and class by class."""
+"""Accuracy of a segmentor by image and by class."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 
 def confusion(truth: np.ndarray, found: np.ndarray, num_classes: int) -> np.ndarray:
-    """What pixels of each class were taken for.
+    """Count the pixels of each true and predicted class.
 
     Args:
-        truth: (H, W) numbers of classes; those outside 0 … num_classes - 1 are ignored.
-        found: (H, W) numbers of classes.
+        truth: (H, W) class numbers; pixels outside 0 to num_classes - 1 are ignored.
+        found: (H, W) class numbers.
 
     Returns:
-        (num_classes, num_classes) numbers of pixels: rows are true, columns predicted classes.
+        (num_classes, num_classes) pixel counts: rows are true, columns predicted classes.
     """
     known = (truth >= 0) & (truth < num_classes)
     pairs = num_classes * truth[known].astype(np.int64) + found[known]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def class_iou(matrix: np.ndarray) -> np.ndarray:
-    """IoU of each class in percent; not a number where it neither is nor was predicted."""
-    with np.errstate(invalid='ignore'):
-        shared = matrix.diagonal()
-        return 100 * shared / (matrix.sum(0) + matrix.sum(1) - shared)
+def iou_and_accuracy(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IoU and accuracy of each class in percent, as mmseg's IoUMetric computes them.
 
+    Args:
+        matrix: see `confusion`.
 
-def class_accuracy(matrix: np.ndarray) -> np.ndarray:
-    """The share of each class's pixels that were found, in percent."""
-    with np.errstate(invalid='ignore'):
-        return 100 * matrix.diagonal() / matrix.sum(1)
+    Returns:
+        Two arrays (num_classes,); NaN for a class that has no pixels to divide by.
+    """
+    from mmseg.evaluation import IoUMetric
+
+    counts = torch.from_numpy(matrix).double()
+    shared, found, true = counts.diagonal(), counts.sum(0), counts.sum(1)
+    metrics = IoUMetric.total_area_to_metrics(shared, found + true - shared, found, true)
+    return 100 * metrics['IoU'], 100 * metrics['Acc']

@@ -1,4 +1,4 @@
-"""What the last checkpoint of a run makes of the validation set."""
+"""Predicting on the validation set of a run, for its report."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from lightvit_mm.reporting.objects import from_annotations, from_instances
 
 @dataclass
 class Detections:
-    """Of a detector.
+    """Predictions of a detector.
 
     Attributes:
-        classes: their names.
-        colours: of the classes.
-        images: of the whole validation set.
-        score: the threshold with the highest F1 over all of them.
+        classes: names of the classes.
+        colours: colours of the classes.
+        images: all images of the validation set.
+        score: the score threshold with the highest F1 over all images.
         confusion: see `detection.confusion`.
-        precision: ``'bbox'`` and with masks ``'segm'`` to `detection.average_precision`; nothing
-            where the data set is not one of COCO's format.
+        precision: `detection.average_precision` by kind, ``'bbox'`` and with masks ``'segm'``;
+            empty if the data set is not in COCO's format.
     """
 
     classes: tuple[str, ...]
@@ -47,13 +47,12 @@ class Detections:
 
 @dataclass
 class LabelMap:
-    """Of a segmentor, for one image.
+    """Prediction of a segmentor for one image.
 
     Attributes:
-        path: of the image.
-        truth, found: class numbers as PNG files: the maps of a whole set are large.
-        miou: in percent, over the classes that are there or were predicted; None if no pixel is
-            annotated.
+        path: its file.
+        truth, found: class numbers as PNG, since the label maps of a whole set are large.
+        miou: in percent, over annotated and predicted classes; None if no pixel is annotated.
     """
 
     path: str
@@ -64,13 +63,13 @@ class LabelMap:
 
 @dataclass
 class Segments:
-    """Of a segmentor.
+    """Predictions of a segmentor.
 
     Attributes:
-        classes: their names.
-        colours: of the classes.
-        images: of the whole validation set.
-        confusion: see `segmentation.confusion`.
+        classes: names of the classes.
+        colours: colours of the classes.
+        images: all images of the validation set.
+        confusion: `segmentation.confusion` over all images.
     """
 
     classes: tuple[str, ...]
@@ -80,15 +79,15 @@ class Segments:
 
 
 def validate(config: Config, checkpoint: str, device: str | None = None) -> Detections | Segments:
-    """Predict on every image of a config's validation set, with progress.
+    """Predict on every image of a config's validation set, and show progress.
 
     Args:
-        config: as `load_config` gives it.
-        checkpoint: the weights.
-        device: where to run; a GPU if there is one.
+        config: config of the model, from `load_config`.
+        checkpoint: its weights.
+        device: where to predict; None means a GPU if there is one.
 
     Raises:
-        UserError: the data are missing or cannot be used, the checkpoint is not of this config, or
+        UserError: the data are missing or unusable, the checkpoint does not fit the config, or
             there is no such device.
     """
     check_before_run(config, ('val',))
@@ -101,7 +100,7 @@ def validate(config: Config, checkpoint: str, device: str | None = None) -> Dete
 
 
 def _in_order(dataloader: Mapping[str, Any]) -> dict[str, Any]:
-    """A dataloader that takes the images of its data set one after the other."""
+    """The dataloader's config, changed to take images in the order of the data set."""
     changed = copy.deepcopy(dict(dataloader))
     changed.pop('batch_sampler', None)
     return {**changed, 'sampler': {'type': 'DefaultSampler', 'shuffle': False}}
@@ -130,7 +129,7 @@ def _detections(model: Any, loader: Any, config: Config) -> Detections:
     if hasattr(dataset, 'cat_ids'):
         most = evaluators_of(config.val_evaluator)[0].get('proposal_nums', (100, 300, 1000))
         has_masks = any(image.found.masks is not None for image in images)
-        for kind in ('bbox', 'segm')[: 1 + has_masks]:
+        for kind in ('bbox', 'segm') if has_masks else ('bbox',):
             precision[kind] = detection.average_precision(images, dataset, kind, most)
     matrix = detection.confusion(images, len(classes), score)
     return Detections(classes, palette_of(dataset.metainfo), images, score, matrix, precision)
@@ -148,7 +147,8 @@ def _segments(model: Any, loader: Any) -> Segments:
         )
         matrix = segmentation.confusion(truth, found, len(classes))
         total += matrix
-        miou = float(np.nanmean(segmentation.class_iou(matrix))) if matrix.any() else None
+        iou, _ = segmentation.iou_and_accuracy(matrix)
+        miou = float(np.nanmean(iou)) if matrix.any() else None
         pngs = [cv2.imencode('.png', labels)[1].tobytes() for labels in (truth, found)]
         images.append(LabelMap(sample.img_path, pngs[0], pngs[1], miou))
     return Segments(classes, palette_of(metainfo), images, total)

@@ -1,1 +1,1 @@
-"""Reproducing the published results: what they are, whether the configs fit, how runs compare."""
+"""Reproducing published results: the results, checks of the configs, runs and comparisons."""

@@ -1,4 +1,4 @@
-"""Whether the configs are what the published results were made with, as far as no data tells."""
+"""Checking the configs against the published recipes, without data."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from lightvit_mm.measure.complexity import count_macs, count_parameters, inferen
 from lightvit_mm.reproduction.published import PROCESSES, Recipe, Row
 from lightvit_mm.reproduction.schedule import build_runner, learning_rates
 
-# Papers round, and count a few cheap layers or not.
+# Papers round, and differ in whether they count some cheap layers.
 MACS_TOLERANCE = 0.02
-# mmcv 1.x ended a warm-up or a decay one iteration later than mmengine does.
+# mmcv 1.x ended a warm-up or a decay one iteration later than mmengine.
 RATE_TOLERANCE = 0.003
 LOGGED_PLACES = 5
 
 
 @dataclass
 class Checked:
-    """What the check of a row found.
+    """Result of `check_row`.
 
     Attributes:
         row: the row.
-        parameters_M: of the model in training form, in millions.
-        gmacs: of the model at the published input; None where none is published.
-        differences: part of the check to what differs there, explained or not.
+        parameters_M: parameters of the training form, in millions.
+        gmacs: GMACs at the published input size; None if none are published.
+        differences: differences by part of the check, explained or not.
     """
 
     row: Row
@@ -42,18 +42,18 @@ class Checked:
 
     @property
     def unexplained(self) -> list[str]:
-        """The differences that the row does not explain, and explanations of none."""
+        """Differences that the row does not explain, and explanations without a difference."""
         problems = [
             f'{part}: {difference}'
             for part, difference in self.differences.items()
             if part not in self.row.explained
         ]
         stale = [part for part in self.row.explained if part not in self.differences]
-        return problems + [f'{part}: explained in the row, but there is none' for part in stale]
+        return problems + [f'{part}: explained in the row, but does not differ' for part in stale]
 
 
 def check_row(row: Row, configs: str | Path = 'configs') -> Checked:
-    """Build the model, the optimizer and the schedule of a row and compare them with it."""
+    """Build the model, optimizer and schedule of a row's config and compare them with the row."""
     config = load_config(str(Path(configs) / f'{row.config}.py'))
     runner = build_runner(config, row.epoch_length)
     checked = Checked(row, count_parameters(runner.model) / 1e6)
@@ -73,8 +73,8 @@ def check_row(row: Row, configs: str | Path = 'configs') -> Checked:
 
 
 def as_table(results: list[Checked]) -> Table:
-    """What `check_row` found, for the terminal."""
-    table = Table(title='Published results and the configs that are to give them')
+    """The results of `check_row` for the terminal."""
+    table = Table(title='Published results and the configs to reproduce them')
     table.add_column('config', no_wrap=True)
     for heading in ('published', 'parameters (M)', 'GMACs', 'recipe', 'weights', ''):
         table.add_column(heading, overflow='fold')
@@ -151,7 +151,7 @@ def _optimizer(recipe: Recipe, runner: Runner) -> str:
             break
     for key in recipe.decay_mult:
         if not any(key in name for name, _ in runner.model.named_parameters()):
-            problems.append(f'no parameter is called {key}')
+            problems.append(f"no parameter's name contains {key}")
     if runner.optim_wrapper.clip_grad_kwargs:
         problems.append('gradients are clipped here, not in the recipe')
     return '; '.join(problems)
@@ -167,7 +167,7 @@ def _schedule(row: Row, runner: Runner) -> str:
     total = length * epoch if recipe.epochs else length
     at = {0, 1, recipe.warmup_iterations // 2, recipe.warmup_iterations, total // 3, total - 1}
     at |= {step * epoch + offset for step in recipe.steps for offset in (-1, 0)}
-    # A log states, for its iteration i, the rate of the i-th step.
+    # The logs count iterations from 1.
     rates = learning_rates(runner, at | {iteration - 1 for iteration in logged})
     problems = [
         f'lr {rates[i]:.4g} at iteration {i} here, '

@@ -1,4 +1,4 @@
-"""Published accuracy over measured latency, as a picture and a page."""
+"""The page and the picture of published accuracy over measured latency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightvit_mm.reproduction.zoo import DATASETS, HEADS, INPUTS, split_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The first version's name of what is repvit_m1_1 since.
+# In the first version of its paper, the name of repvit_m1_1.
 SAME = {'repvit_m2'}
 METRICS = {'bbox_mAP': 'box AP', 'mIoU': 'mIoU'}
 INTRODUCTION = """# Choose a backbone
@@ -47,10 +47,10 @@ def latencies(benchmark: Mapping[str, Any]) -> dict[tuple[str, int, int], float]
     """Milliseconds of our deploy form by variant, height and width.
 
     Args:
-        benchmark: what ``tools/benchmark.py --json`` writes.
+        benchmark: content of the file that ``tools/benchmark.py --json`` writes.
 
     Raises:
-        UserError: it is of training steps, or not of one image in fp32.
+        UserError: it measured training steps, several images at a time, or not fp32.
     """
     found = {}
     for result in benchmark['results']:
@@ -58,7 +58,7 @@ def latencies(benchmark: Mapping[str, Any]) -> dict[tuple[str, int, int], float]
         batch, _, height, width = result['shape']
         if result['train'] or batch != 1 or row['dtype'] != 'fp32':
             raise UserError(
-                'the latencies have to be of inference on one image in fp32: '
+                'the latencies must be of inference on one image in fp32: '
                 'python tools/benchmark.py BACKBONE... --json LATENCY.json'
             )
         found[result['backbone'], height, width] = 1e3 * row['timing']['median']
@@ -68,10 +68,10 @@ def latencies(benchmark: Mapping[str, Any]) -> dict[tuple[str, int, int], float]
 def chosen(
     rows: Iterable[Row], latency: Mapping[tuple[str, int, int], float]
 ) -> dict[str, list[tuple[Row, str, float]]]:
-    """Head to its published rows, each with the variant and the latency, quickest first.
+    """The published rows of each head, with variant and latency, the fastest first.
 
     Raises:
-        UserError: a variant was not measured at the size that is needed.
+        UserError: a variant was not measured at the input size of its head.
     """
     groups: dict[str, list[tuple[Row, str, float]]] = {}
     missing = set()
@@ -91,13 +91,13 @@ def chosen(
 
 
 def accuracy(row: Row) -> tuple[str, float]:
-    """The metric by which a row is drawn, and its value in percent."""
+    """Name and value, in percent, of the metric to draw for a row."""
     metric = next(metric for metric in METRICS if metric in row.published)
     return METRICS[metric], row.published[metric]
 
 
 def draw(groups: Mapping[str, list[tuple[Row, str, float]]]) -> Figure:
-    """A panel a head, a line a family."""
+    """Draw one panel per head, with one line per family."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
@@ -117,7 +117,7 @@ def draw(groups: Mapping[str, list[tuple[Row, str, float]]]) -> Figure:
             for (row, variant, time), value in zip(own, values, strict=True):
                 filled = colour if row.confidence == 'read' else 'white'
                 axes.plot(time, value, 'o', color=colour, markerfacecolor=filled)
-                # The first two to overlap have their names on two sides.
+                # On the upper left for the first family, whose names would overlap others.
                 side, shift = ('left', (5, -9)) if number else ('right', (-5, 4))
                 axes.annotate(
                     variant,
@@ -146,7 +146,7 @@ def draw(groups: Mapping[str, list[tuple[Row, str, float]]]) -> Figure:
 def as_page(
     groups: Mapping[str, list[tuple[Row, str, float]]], benchmark: Mapping[str, Any]
 ) -> str:
-    """The page, in Markdown."""
+    """The page in Markdown."""
     machine = benchmark['machine']
     lines = [
         INTRODUCTION.format(

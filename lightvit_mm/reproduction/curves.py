@@ -1,26 +1,25 @@
-"""Pictures of our loss and metrics over the published ones."""
+"""Charts of our loss and metrics together with the published ones."""
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 
 from lightvit_mm.engine.history import History
+from lightvit_mm.files import whole_file
 from lightvit_mm.reproduction.published import Row
-from lightvit_mm.reproduction.record import replace_file
 
-# Below that part of the published training, a linear axis would show ours as a point.
+# If ours is shorter than this share of the published training, a linear axis would show a point.
 SHORT = 0.2
 
 
 def draw(row: Row, history: History, batch: int, file: Path) -> None:
-    """Draw them against the number of images seen, which does not depend on the batch.
+    """Draw both trainings over the number of images seen, which allows different batch sizes.
 
     Args:
-        row: what was published.
+        row: the published result.
         history: our training.
-        batch: images in one of our iterations.
-        file: a PNG.
+        batch: number of images per iteration of ours.
+        file: the PNG to write.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
@@ -50,9 +49,8 @@ def draw(row: Row, history: History, batch: int, file: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(row.config)
-    picture = BytesIO()
-    figure.savefig(picture, format='png', dpi=100)
-    replace_file(file, picture.getvalue())
+    with whole_file(file, shared=True) as part:
+        figure.savefig(part, format='png', dpi=100)
 
 
 def _points(values: dict[int, float], batch: int) -> tuple[list[int], list[float]]:

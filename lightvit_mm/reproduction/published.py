@@ -1,4 +1,4 @@
-"""The published results and what they ask for, out of ``configs/published.yml``."""
+"""The published results and their recipes, from ``configs/published.yml``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import yaml
 
 from lightvit_mm.errors import UserError
 
-# In every recipe.
+# Number of GPUs, the same in every recipe.
 PROCESSES = 8
-# Of COCO those with objects.
+# For COCO, only images with objects are counted.
 TRAIN_IMAGES = {'coco': 117_266, 'ade20k': 20_210, 'voc12aug': 10_582}
 
 
@@ -22,9 +22,9 @@ TRAIN_IMAGES = {'coco': 117_266, 'ade20k': 20_210, 'voc12aug': 10_582}
 class Recipe:
     """How a published result was trained; ``batch`` is the total over all processes.
 
-    Detection counts ``epochs``, segmentation ``iterations``. The rate drops tenfold at ``steps``
-    (epochs), or falls polynomially, or as a cosine from the end of the warm-up on. ``decay_mult``
-    scales the weight decay of the parameters whose names contain the key.
+    Detectors are trained for ``epochs``, segmentors for ``iterations``. The learning rate drops
+    tenfold at each of ``steps`` (epochs), or falls polynomially, or follows a cosine after the
+    warm-up. ``decay_mult`` scales the weight decay of parameters whose names contain the key.
     """
 
     source: str
@@ -44,7 +44,7 @@ class Recipe:
     cosine_min_lr: float | None = None
 
     def learning_rate(self, iteration: int, iterations_per_epoch: int) -> float:
-        """The rate of step ``iteration``, counted from 0, as mmcv 1.x or cvnets computed it."""
+        """Learning rate of an iteration, counted from 0, as mmcv 1.x or cvnets computed it."""
         total = self.iterations or (self.epochs or 0) * iterations_per_epoch
         rate = self.lr
         if self.poly_power is not None and self.poly_min_lr is not None:
@@ -63,23 +63,23 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Row:
-    """One published result and the config that is to give it.
+    """One published result and the config to reproduce it.
 
     Attributes:
         config: name of the config, without ``.py``.
-        published: metric to value, in percent.
-        source: where the figures stand.
-        confidence: ``'read'`` or ``'recalled'``.
+        published: values by metric, in percent.
+        source: where the figures were published.
+        confidence: ``'read'`` in the source, or ``'recalled'`` without verification.
         recipe: how it was trained.
-        init: what the name of the backbone's pretrained weights ends with; None if there are none.
-        parameters_M: ``published`` and ``computed``, as far as they are known, in millions.
-        gmacs: ``published`` at ``input`` (height, width).
-        third_party: whether others than the model's authors published it.
-        released: address of the trained model, where its authors released it.
-        obstacle: why the row can't be run as it stands.
-        explained: for each part of the check that differs from what is published, why.
-        notes: what else a reader should know.
-        curves: loss, lr and metrics by iteration, where a log was released.
+        init: end of the file name of the backbone's pretrained weights; None if none were released.
+        parameters_M: parameters in millions, ``published`` or ``computed`` or both.
+        gmacs: ``published`` GMACs, at ``input`` (height, width).
+        third_party: whether it was published by others than the model's authors.
+        released: URL of the trained model; None if its authors released none.
+        obstacle: why the row cannot be reproduced as it is.
+        explained: reasons for differences from the recipe, by part of the check.
+        notes: other remarks.
+        curves: loss, lr and metrics by iteration, from a released log.
     """
 
     config: str
@@ -99,12 +99,12 @@ class Row:
 
     @property
     def dataset(self) -> str:
-        """The data set, as the name of the config ends."""
+        """The data set, from the end of the config's name."""
         return self.config.rsplit('_', 1)[1]
 
     @property
     def epoch_length(self) -> int:
-        """Iterations of an epoch of the published training."""
+        """Iterations per epoch of the published training."""
         return -(-TRAIN_IMAGES[self.dataset] // self.recipe.batch)
 
     @property
@@ -114,10 +114,10 @@ class Row:
 
 
 def read_published(path: str | Path, *patterns: str) -> list[Row]:
-    """The rows of ``path`` whose config matches one of the shell-style ``patterns``, or all.
+    """Read the rows whose config matches one of the shell-style patterns; all without patterns.
 
     Raises:
-        UserError: no row matches one of them.
+        UserError: a pattern matches no row.
     """
     content = yaml.safe_load(Path(path).read_text())
     recipes = {name: Recipe(**fields) for name, fields in content['recipes'].items()}

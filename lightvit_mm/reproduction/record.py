@@ -1,4 +1,4 @@
-"""What has been done about a published row, kept in the folder of its runs."""
+"""The record of a published row's runs, kept in their folder."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 from mmengine.runner import find_latest_checkpoint
 
+from lightvit_mm.files import write_whole
 from lightvit_mm.reproduction.published import Row
 
 FILE = 'reproduction.json'
@@ -24,10 +24,10 @@ class Run:
 
     Attributes:
         started: local date and time.
-        processes: their number.
-        cfg_options: what was changed in the config, ``KEY=VALUE``.
+        processes: number of processes.
+        cfg_options: changes to the config, ``KEY=VALUE``.
         command: the words of the command line.
-        resumed: name of the checkpoint from which it went on.
+        resumed: name of the checkpoint from which it resumed.
     """
 
     started: str
@@ -39,12 +39,12 @@ class Run:
 
 @dataclass
 class Record:
-    """The runs of a row, and what came out.
+    """The runs of a row and their result.
 
     Attributes:
         runs: in the order of their starts; those after the first resume it.
-        metrics: name to value in percent, once the row is finished.
-        problem: why there are none, where that is known.
+        metrics: values in percent by name; empty until the row is finished.
+        problem: why there are no metrics, if known.
     """
 
     runs: list[Run] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Record:
 
 
 def is_changed(row: Row, record: Record) -> bool:
-    """Whether a run changed the config by more than the weights that nobody released."""
+    """Whether a run changed the config, other than by weights for a row without released ones."""
     return any(
         row.init is not None or not option.startswith(f'{INIT}.')
         for run in record.runs
@@ -62,19 +62,19 @@ def is_changed(row: Row, record: Record) -> bool:
 
 
 def row_folder(row: Row, folder: Path, weights: str) -> Path:
-    """Where the runs of a row are; ``weights`` is `TRAINED` or `RELEASED`."""
+    """The folder of a row's runs; ``weights`` is `TRAINED` or `RELEASED`."""
     return folder / (row.config if weights == TRAINED else f'{row.config}_released')
 
 
 def last_checkpoint(folder: Path) -> str | None:
     """The last checkpoint of a training in ``folder``, None before the first."""
-    # mmengine's function prints a line where there is none.
+    # mmengine's function prints a message if there is none.
     known = (folder / 'last_checkpoint').is_file()
     return find_latest_checkpoint(str(folder)) if known else None
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a row's folder, an empty one if there is none."""
+    """Read the record in a row's folder; an empty one if there is none."""
     file = folder / FILE
     if not file.is_file():
         return Record()
@@ -83,22 +83,14 @@ def read_record(folder: Path) -> Record:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Keep a record in a row's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / FILE, json.dumps(asdict(record), indent=1).encode())
+    """Write the record into a row's folder, which is made."""
+    write_whole(folder / FILE, json.dumps(asdict(record), indent=1))
 
 
 def recorded(rows: Sequence[Row], folder: Path) -> Iterator[tuple[Row, str, Record]]:
-    """Every row with a record under ``folder``, whose weights it has, and the record."""
+    """Every row with a record under ``folder``, with `TRAINED` or `RELEASED`, and the record."""
     for row in rows:
         for weights in (TRAINED, RELEASED):
             place = row_folder(row, folder, weights)
             if (place / FILE).is_file():
                 yield row, weights, read_record(place)
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Write a file that others may read or write: they see all of it, or what was there."""
-    new = file.with_name(f'.{file.name}.{uuid4().hex}')
-    new.write_bytes(content)
-    new.replace(file)

@@ -1,4 +1,4 @@
-"""The report of a reproduction: published, ours, the difference, and the curves over each other."""
+"""The report of a reproduction: published and our figures, their differences, and the curves."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from lightvit_mm.engine.history import read_history
+from lightvit_mm.files import whole_file
 from lightvit_mm.reproduction.curves import draw
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
@@ -21,11 +22,10 @@ from lightvit_mm.reproduction.record import (
     is_changed,
     last_checkpoint,
     recorded,
-    replace_file,
     row_folder,
 )
 
-# How far a figure may be off, in points: the spread of repeated trainings.
+# Largest difference in percentage points, about the spread of repeated trainings.
 TOLERANCES = {'bbox_mAP': 0.3, 'segm_mAP': 0.3, 'mIoU': 0.5}
 
 
@@ -34,12 +34,12 @@ class Comparison:
     """One figure of a row.
 
     Attributes:
-        config: the row.
-        weights: whether they were trained here or released.
-        metric: its name.
-        published: in percent.
-        ours: in percent; None without a result.
-        changed: whether options changed the config, see `is_changed`.
+        config: config of the row.
+        weights: `TRAINED` or `RELEASED`.
+        metric: name of the metric.
+        published: published value in percent.
+        ours: our value in percent; None without a result.
+        changed: see `is_changed`.
     """
 
     config: str
@@ -51,12 +51,12 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus published."""
+        """Ours minus published, in percentage points."""
         return None if self.ours is None else self.ours - self.published
 
     @property
     def verdict(self) -> str:
-        """Whether ours is inside the tolerance of the published figure."""
+        """Whether the difference is inside the tolerance, as text."""
         if self.difference is None:
             return 'no result'
         inside = abs(self.difference) <= TOLERANCES[self.metric] + 1e-9
@@ -72,7 +72,7 @@ class Comparison:
 
 
 def compare(row: Row, weights: str, record: Record) -> list[Comparison]:
-    """Every published figure of a row against ours."""
+    """Compare every published figure of a row with ours."""
     changed = is_changed(row, record)
     return [
         Comparison(row.config, weights, metric, value, record.metrics.get(metric), changed)
@@ -81,11 +81,14 @@ def compare(row: Row, weights: str, record: Record) -> list[Comparison]:
 
 
 def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
-    """Write ``report.md``, ``report.json`` and a picture of the curves of each trained row.
+    """Write ``report.md``, ``report.json`` and a chart of the curves of each trained row.
 
     Args:
-        folder: where rows were trained or evaluated, see `reproduce_row`.
-        rows: what was published; those that were begun in ``folder`` are reported.
+        folder: the folder in which rows were trained or evaluated, see `reproduce_row`.
+        rows: all published rows; those with runs in ``folder`` are reported.
+
+    Returns:
+        The comparisons of the reported rows.
     """
     found = list(recorded(rows, folder))
     comparisons = [c for row, weights, record in found for c in compare(row, weights, record)]
@@ -98,7 +101,7 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
         f'tolerance (0.3 points of AP, 0.5 of mIoU), {verdicts.count("OUTSIDE")} outside, '
         f'{verdicts.count("no")} without a result.'
         if verdicts
-        else 'No figure of a config as published yet.',
+        else 'No figure from an unchanged config yet.',
         '',
         '| config | weights | metric | published | ours | difference | tolerance |',
         '|---|---|---|---|---|---|---|',
@@ -113,7 +116,9 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
     for row, weights, record in found:
         lines += _section(row, weights, record, row_folder(row, folder, weights))
     written = f'Written by tools/reproduce.py on {datetime.now().isoformat(" ", "minutes")}.'
-    replace_file(folder / 'report.md', '\n'.join([*lines, written, '']).encode())
+    # Jobs for other rows may write the same report at the same time.
+    with whole_file(folder / 'report.md', shared=True) as part:
+        part.write_text('\n'.join([*lines, written, '']), encoding='utf-8')
     content = [
         {
             'config': row.config,
@@ -135,7 +140,8 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
         }
         for row, weights, record in found
     ]
-    replace_file(folder / 'report.json', json.dumps(content, indent=1).encode())
+    with whole_file(folder / 'report.json', shared=True) as part:
+        part.write_text(json.dumps(content, indent=1))
     return comparisons
 
 
@@ -168,14 +174,15 @@ def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
     lines += [f'- Remark: {text}.' for text in (row.obstacle, row.notes) if text]
     lines.append(f'- Recipe: {row.recipe.source}.')
     lines += [
-        f'- Differs from what was published: {part}, {why}.' for part, why in row.explained.items()
+        f'- Differs from the published recipe: {part}, {why}.'
+        for part, why in row.explained.items()
     ]
     if record.problem:
         lines.append(f'- No result: {record.problem}')
     elif not record.metrics:
-        lines.append('- Not finished: the same command goes on with it.')
+        lines.append('- Not finished: the same command resumes it.')
     for run in record.runs:
-        start = f'went on from {run.resumed}' if run.resumed else 'began'
+        start = f'resumed from {run.resumed}' if run.resumed else 'began'
         processes = f'{run.processes} process{"es" if run.processes > 1 else ""}'
         lines.append(f'- {run.started}: {start} on {processes}.')
     history = read_history(place)
@@ -195,15 +202,15 @@ def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
 
 
 def _command(run: Run) -> str:
-    """The command line of a run, each option on a line of its own."""
-    text = ''
-    for word in run.command:
-        text += ' \\\n  ' if word.startswith('--') or word in run.cfg_options else ' ' * bool(text)
-        text += shlex.quote(word)
+    """The command line of a run, with one line per option."""
+    text = shlex.quote(run.command[0])
+    for word in run.command[1:]:
+        starts_line = word.startswith('--') or word in run.cfg_options
+        text += (' \\\n  ' if starts_line else ' ') + shlex.quote(word)
     return text
 
 
 def _batch(row: Row, record: Record, place: Path) -> int:
-    """Images in an iteration, over all processes, out of the config that the run kept."""
+    """Images per iteration over all processes, from the config that the run saved."""
     own = Config.fromfile(place / f'{row.config}.py').train_dataloader.batch_size
     return own * record.runs[-1].processes

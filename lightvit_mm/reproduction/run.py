@@ -1,4 +1,4 @@
-"""Training or evaluating the published rows, one after the other, and going on where it stopped."""
+"""Training or evaluating published rows one after the other, and resuming where that stopped."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def reproduce(
     evaluate: bool = False,
     cfg_options: Sequence[str] = (),
 ) -> list[str]:
-    """Reproduce rows, and report about all that have been begun in ``folder``.
+    """Reproduce rows, and report all rows with runs in ``folder``.
 
     Args:
-        rows: what to reproduce; those without data, or without a released checkpoint where one
-            is to be evaluated, are left out.
+        rows: the rows to reproduce; those without data, or without a released checkpoint to
+            evaluate, are left out.
         known: all rows, for the report.
-        data_roots: data set, as in ``Row.dataset``, to its place.
+        data_roots: locations of the data sets, by ``Row.dataset``.
         folder, gpus, evaluate, cfg_options: see `reproduce_row`.
 
     Returns:
-        What went wrong, row by row.
+        Messages of the rows that failed.
 
     Raises:
         UserError: no row is left.
@@ -55,8 +55,8 @@ def reproduce(
         rows = [row for row in rows if _can_start(row, folder, cfg_options)]
     if not rows:
         raise UserError(
-            'no row is left: which have data (--coco, --ade, --voc), weights to start from and, '
-            'with --evaluate, a checkpoint that their authors released?'
+            'no row is left: a row needs its data (--coco, --ade, --voc), and weights to start '
+            'from or, with --evaluate, a checkpoint that its authors released'
         )
     failures = []
     for number, row in enumerate(rows, 1):
@@ -70,7 +70,7 @@ def reproduce(
             record = read_record(place)
             record.problem = str(error)
             write_record(place, record)
-        # After each row: a week-long series has something to show before it ends.
+        # After each row, since a series can take weeks.
         comparisons = write_report(folder, known)
     print(*comparisons, f'report: {folder / "report.md"}', sep='\n')
     return failures
@@ -86,25 +86,28 @@ def reproduce_row(
 ) -> Record:
     """Train a row, or evaluate its released checkpoint, unless that was done before.
 
-    A training that was begun goes on from its last checkpoint.
+    An unfinished training resumes from its last checkpoint.
 
     Args:
-        row: what to reproduce.
-        data_root: place of the row's data set.
-        folder: for everything that is written; a row has a folder of its own there.
-        gpus: number of processes; the learning rate follows where batch and recipe differ.
+        row: the row to reproduce.
+        data_root: location of the row's data set.
+        folder: where everything is written, in one folder per row.
+        gpus: number of processes; if this changes the batch size, the learning rate is scaled.
         evaluate: evaluate ``row.released`` instead of training.
-        cfg_options: ``KEY=VALUE``, for every row.
+        cfg_options: changes to the config, ``KEY=VALUE``.
+
+    Returns:
+        The record, with the metrics.
 
     Raises:
-        UserError: the row cannot be run, its run failed, or it left no published metric.
+        UserError: the row cannot be run, its run failed, or a published metric was not measured.
     """
     work_dir = row_folder(row, folder, RELEASED if evaluate else TRAINED)
     record = read_record(work_dir)
     if record.metrics:
-        print('finished before, not run again; to do so, remove', work_dir, flush=True)
+        print('finished before, not run again; to run it again, remove', work_dir, flush=True)
         if record.runs[-1].cfg_options != list(cfg_options):
-            print('  it was run with other --cfg-options: see the report', flush=True)
+            print('  it was run with other --cfg-options, see the report', flush=True)
         return record
     arguments = ['--data-root', data_root, '--work-dir', str(work_dir)]
     arguments += ['--launcher', 'pytorch'] if gpus > 1 else []
@@ -135,14 +138,14 @@ def reproduce_row(
     metrics = _evaluated(work_dir) if evaluate else read_history(work_dir).final()
     checkpoint = last_checkpoint(work_dir)
     if not evaluate and checkpoint and not set(row.published) <= set(metrics):
-        # Stopped between the last checkpoint and its evaluation, which resuming does not do.
+        # It stopped before the evaluation of the last checkpoint, which resuming does not repeat.
         _call([*_launcher(gpus), 'tools/test.py', config, checkpoint, *arguments, *options])
         metrics = _evaluated(work_dir)
     missing = [metric for metric in row.published if metric not in metrics]
     if missing:
         raise UserError(
-            f'{", ".join(missing)} not measured. The log in {work_dir} says why; COCO has no AP '
-            'where nothing was detected'
+            f'{", ".join(missing)} not measured. See the log in {work_dir}; COCO has no AP if '
+            'nothing was detected'
         )
     record.metrics = metrics
     write_record(work_dir, record)
@@ -150,13 +153,13 @@ def reproduce_row(
 
 
 def _can_start(row: Row, folder: Path, cfg_options: Sequence[str]) -> bool:
-    """Whether there are weights to train the row from; if not, says so, here and in the report."""
+    """Whether the row has weights to start from; if not, print and record that."""
     place = row_folder(row, folder, TRAINED)
     record = read_record(place)
     if row.init or record.metrics or any(option.startswith(INIT) for option in cfg_options):
         return True
     record.problem = (
-        f'not run, without weights to start from. With your own: --cfg-options '
+        'not run, without weights to start from. To use your own: --cfg-options '
         f'{INIT}.type=Pretrained {INIT}.checkpoint=FILE'
     )
     print(f'{row.config}: {record.problem}', flush=True)
@@ -167,7 +170,7 @@ def _can_start(row: Row, folder: Path, cfg_options: Sequence[str]) -> bool:
 def _launcher(gpus: int) -> list[str]:
     if gpus == 1:
         return [sys.executable]
-    # On a free port: another row may be running on this machine.
+    # --standalone chooses a free port, since another row may be running on this machine.
     distributed = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}']
     return [sys.executable, *distributed]
 
@@ -176,7 +179,7 @@ def _call(command: list[str]) -> None:
     status = subprocess.run(command, check=False).returncode
     if status:
         script = next(part for part in command if part.startswith('tools/'))
-        raise UserError(f'exit status {status} of {script}; what it printed and its log say why')
+        raise UserError(f'exit status {status} of {script}; see its output and its log')
 
 
 def _evaluated(work_dir: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The learning rates that a config really leads to."""
+"""The learning rates that a config results in."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from lightvit_mm.engine.param_groups import merge_equal_groups
 
 
 def build_runner(config: Config, iterations_per_epoch: int) -> Runner:
-    """A runner of ``config`` ready to train, on data of no content.
+    """Build a runner that is ready to train, but on empty data.
 
     Its model, optimizer and schedulers are built as for training; nothing is loaded or run.
 
     Args:
-        config: as `load_config` gives it.
-        iterations_per_epoch: length of the data loader.
+        config: config of the model, from `load_config`.
+        iterations_per_epoch: length of the dataloader.
     """
     config = config.copy()
     with tempfile.TemporaryDirectory() as work_dir:
         config.work_dir = work_dir
         config.log_level = 'ERROR'
-        # mmengine gives a second runner of the same name the scope of the first.
+        # mmengine gives a second runner with the same name the scope of the first.
         config.experiment_name = f'schedule {uuid.uuid4()}'
         config.visualizer = {'type': 'Visualizer', 'vis_backends': None}
         for part in ('val_cfg', 'val_dataloader', 'val_evaluator'):
@@ -47,9 +47,9 @@ def build_runner(config: Config, iterations_per_epoch: int) -> Runner:
 
 
 def learning_rates(runner: Runner, at: Iterable[int]) -> dict[int, float]:
-    """The learning rate with which each of the iterations ``at`` (counted from 0) steps.
+    """Learning rates of the optimizer steps at iterations ``at``, counted from 0.
 
-    The runner's schedulers go forward to the last of them.
+    This advances the runner's schedulers to the last of them.
     """
     wanted = sorted(set(at))
     hook = ParamSchedulerHook()
@@ -67,7 +67,7 @@ def learning_rates(runner: Runner, at: Iterable[int]) -> dict[int, float]:
 
 def _rate(runner: Runner) -> float:
     rates = runner.optim_wrapper.get_lr()
-    # Where parameters have factors of their own, mmengine keeps the rate without them beside.
+    # If parameter groups have lr_mult factors, base_lr is the rate without them.
     different: set[Any] = set(rates.get('base_lr', rates['lr']))
     if len(different) != 1:
         raise ValueError(f'the parameter groups have several learning rates: {sorted(different)}')

@@ -1,4 +1,4 @@
-"""The model zoo: what is measured of every config, as OpenMMLab's metafile and as a page."""
+"""The model zoo: the size of every config's model, as OpenMMLab's metafile and as a page."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import nn
 
 from lightvit_mm.backbones.families import FAMILIES
 from lightvit_mm.engine.configs import load_config
+from lightvit_mm.files import write_whole
 from lightvit_mm.measure.complexity import count_macs, count_parameters, inference_form
 from lightvit_mm.reproduction.published import Row
 
-# What the counts are for: the usual test image of each data set, or of a head with its own, height
-# and width.
+# Height and width at which to count: the usual test size of the data set, or of the head.
 INPUTS = {
     'coco': (800, 1344),
     'ade20k': (512, 512),
@@ -53,7 +53,7 @@ HEADER = (
 
 
 def split_name(name: str) -> tuple[str, str, str, str]:
-    """Head, family, arch and data set of a config's name."""
+    """Split the name of a config into head, family, arch and data set."""
     head = next(head for head in HEADS if name.startswith(f'{head}_'))
     rest, dataset = name.removeprefix(f'{head}_').rsplit('_', 1)
     family = next(family for family in FAMILIES if rest.startswith(f'{family}_'))
@@ -61,13 +61,13 @@ def split_name(name: str) -> tuple[str, str, str, str]:
 
 
 def zoo_configs(configs: Path) -> list[Path]:
-    """The configs of the zoo: all but those of the embedded data set."""
+    """List the configs of the zoo: all except those for the embedded data set."""
     files = [file for file in configs.glob('*.py') if not file.stem.endswith('_shapes')]
     return sorted(files)
 
 
 def measure(file: Path) -> dict[str, Any]:
-    """The metafile's entry of one config."""
+    """Build and measure the model of a config; returns its entry in the metafile."""
     head, family, _, dataset = split_name(file.stem)
     config = load_config(str(file))
     init_default_scope(config.default_scope)
@@ -83,13 +83,13 @@ def measure(file: Path) -> dict[str, Any]:
             'Input': [height, width],
             'Training Data': DATASETS[dataset],
         },
-        # Filled in by whoever has reproduced it.
+        # To be filled in by hand once it has been reproduced.
         'Results': [{'Task': TASKS.get(head, 'Semantic Segmentation'), 'Metrics': None}],
     }
 
 
 def write_metafile(file: Path, models: Iterable[Mapping[str, Any]]) -> None:
-    """Write the entries, and the papers that they belong to."""
+    """Write the entries and the papers that they belong to."""
     collections = [
         {'Name': family.name, 'Paper': {'Title': family.paper, 'URL': family.url}}
         for family in FAMILIES.values()
@@ -101,11 +101,11 @@ def write_metafile(file: Path, models: Iterable[Mapping[str, Any]]) -> None:
         return families.index(family), heads.index(head), model['Metadata']['Parameters']
 
     content = {'Collections': collections, 'Models': sorted(models, key=order)}
-    file.write_text(HEADER + yaml.safe_dump(content, sort_keys=False, width=98))
+    write_whole(file, HEADER + yaml.safe_dump(content, sort_keys=False, width=98))
 
 
 def as_page(metafile: Mapping[str, Any], rows: Iterable[Row]) -> str:
-    """The page of the zoo, in Markdown."""
+    """The page of the zoo in Markdown."""
     published = {row.config: row for row in rows}
     models = {model['Name']: model for model in metafile['Models']}
     lines = [INTRODUCTION]

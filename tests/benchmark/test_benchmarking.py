@@ -1,10 +1,13 @@
-"""Whole benchmarks at a tiny size, and what is reported of them."""
+"""Whole benchmarks at a tiny size, and their reports."""
 
 import json
+import time
 
 import pytest
+import torch
 from helpers.repository import REPOSITORY, run_tool
 from helpers.variants import VARIANTS
+from torch import nn
 
 from lightvit_mm.backbones import EdgeViT, RepViT, ShuffleT2TViT
 from lightvit_mm.benchmark import run
@@ -81,7 +84,7 @@ def test_training(known_machine):
     (row,) = result.rows
     assert row.macs == 3 * 2 * count_macs(model, 64, 64)
     assert row.parameters == count_parameters(model)
-    # The gradients at the least.
+    # At least the gradients.
     assert row.peak_bytes > 4 * row.parameters
 
 
@@ -99,6 +102,56 @@ def test_against_timm(known_machine):
     without = benchmark(variants()['edgevit_xxs'], (32, 32), settings)
     assert without.note == 'timm has no edgevit_xxs'
     assert without.baseline == 'lightvit_mm fp32'
+
+
+class Rival(nn.Module):
+    """A convolution that takes at least ``seconds``."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.conv, self.seconds = nn.Conv2d(3, 4, 3, stride=2), seconds
+
+    def forward(self, x):
+        time.sleep(self.seconds)
+        return [self.conv(x)]
+
+
+def test_the_fastest_rival_is_the_baseline(known_machine):
+    rivals = {'slow': Rival(0.2), 'fast': Rival(0.0)}
+    result = benchmark(small_repvit(), (64, 64), Settings(**QUICK), rivals)
+    assert [row.form for row in result.rows] == ['lightvit_mm fp32', 'slow fp32', 'fast fp32']
+    assert result.baseline == 'fast fp32'
+    assert [row.timing.ratio for row in result.rows][2] == 1
+    assert result.rows[1].timing.ratio < 0.5
+
+
+def test_the_first_rival_is_exported_and_no_baseline(known_machine):
+    for name in ('onnx', 'onnxscript', 'onnxruntime'):
+        pytest.importorskip(name, reason='export needs it: pip install -e ".[onnx]"')
+    rivals = {'first': Rival(0.01), 'second': Rival(0.2)}
+    settings = Settings(runtimes=('onnxruntime',), **QUICK)
+    result = benchmark(small_repvit(), (64, 64), settings, rivals)
+    assert [row.form for row in result.rows] == [
+        'lightvit_mm fp32', 'lightvit_mm fp32 onnxruntime', 'first fp32', 'second fp32',
+        'first fp32 onnxruntime',
+    ]  # fmt: skip
+    # Exported, it no longer sleeps and is faster, but only eager forms can be the baseline.
+    assert result.rows[4].timing.median < result.rows[2].timing.median
+    assert result.baseline == 'first fp32'
+    assert [row.peak_bytes is None for row in result.rows] == [False, True, False, False, True]
+
+
+def test_rivals_run_in_the_layout_of_their_kernels(known_machine):
+    seen = {}
+
+    class Watched(Rival):
+        def forward(self, x):
+            seen[self.seconds] = x.is_contiguous(memory_format=torch.channels_last)
+            return super().forward(x)
+
+    rivals = {'plain': Watched(0.0), 'turned': Watched(0.001).to(memory_format=torch.channels_last)}
+    benchmark(small_repvit(), (64, 64), Settings(**QUICK), rivals)
+    assert seen == {0.0: False, 0.001: True}
 
 
 def made_up(name, side, seconds, baseline='timm fp32', ratio=2.0):

@@ -27,12 +27,12 @@ def test_the_cpu_passes(family):
     checks = list(check_backbone(subject, 'cpu', (64, 32)))
     assert names(checks) == [f'small {form}' for form in [*FORMS, 'autocast fp16']]
     assert all(check.passed for check in checks), checks
-    # Those of half precision are not compared with themselves.
+    # Nothing is compared with itself.
     assert all(check.value > 0 for check in checks)
 
 
 class WrongOnTheDevice(EdgeViT):
-    """Two per cent off, and more in the gradient, wherever `to` has put it."""
+    """Wrong by 2% after `to`, and by more in the gradients."""
 
     moved = False
 

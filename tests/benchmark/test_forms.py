@@ -1,4 +1,4 @@
-"""Every form of a backbone computes what the backbone computes."""
+"""The outputs of every form of a backbone equal those of the backbone."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from helpers.timm_reference import import_timm
 from helpers.variants import largest_deviation, randomise_norms
 
 from lightvit_mm.backbones import RepViT
-from lightvit_mm.benchmark.forms import OURS, eager_form, onnxruntime_form, timm_models
+from lightvit_mm.benchmark.forms import OURS, eager_form, exported_forms, timm_models
 
 
 @pytest.fixture
@@ -45,14 +45,21 @@ def test_training_step(image):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_onnxruntime(deployed, image):
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+def test_exported(deployed, image, runtime):
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         pytest.importorskip(name, reason='export needs it: pip install -e ".[onnx]"')
-    form = onnxruntime_form(eager_form(OURS, deployed, image, 'fp32', train=False))
-    assert form.name == 'lightvit_mm fp32 onnxruntime'
+    pytest.importorskip(runtime, reason=f'not installed: pip install {runtime}')
+    (form,) = exported_forms(eager_form(OURS, deployed, image, 'fp32', train=False), [runtime])
+    assert form.name == f'lightvit_mm fp32 {runtime}'
     assert form.first_call > 0
-    outputs = [torch.from_numpy(level) for level in form.call()]
+    made = form.call()
+    outputs = [torch.from_numpy(made[i]) for i in range(len(made))]
     assert largest_deviation(outputs, deployed(image)) < 1e-4
+
+
+def test_no_runtime_no_export(deployed, image):
+    assert exported_forms(eager_form(OURS, deployed, image, 'fp32', train=False), []) == []
 
 
 def test_timm_is_fused_for_inference_only():

@@ -1,8 +1,10 @@
-"""What counts as a deviation of an exported file."""
+"""Deviations of an exported file."""
 
 import numpy as np
 import pytest
 from torch import nn
+
+pytest.importorskip('mmdet')
 
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import CompareMaps, Limits, compare_detections
@@ -11,7 +13,7 @@ LIMITS = Limits(score=0.05, iou=0.5, places=100)
 
 
 def detections(*rows):
-    """Of rows x1, y1, x2, y2, score, label."""
+    """Make detections from rows of x1, y1, x2, y2, score, label."""
     rows = np.array(rows, 'float32').reshape(-1, 6)
     return {'boxes': rows[:, :4], 'scores': rows[:, 4], 'labels': rows[:, 5].astype(int)}
 
@@ -33,7 +35,7 @@ def test_maps_in_standard_deviations():
     compared = CompareMaps(Twice())(image, [image + 0.5, image * 100])
     assert compared.deviation == pytest.approx(0.5 / image.std(), rel=1e-4)
     assert np.isnan(CompareMaps(Twice())(image, [image * np.nan, image * 100]).deviation)
-    with pytest.raises(UserError, match=r'makes \(1, 3, 8, 7\) of \(1, 3, 8, 8\)'):
+    with pytest.raises(UserError, match=r'turns \(1, 3, 8, 8\) into \(1, 3, 8, 7\)'):
         CompareMaps(nn.Identity())(image, [image[..., 1:]])
 
 
@@ -62,7 +64,7 @@ def test_nan_counts():
 
 def test_pairs_are_counted():
     assert compare_detections(detections(A, B), detections(B, A), 100, LIMITS) == (0, 2)
-    # Nothing in common, all of it explained by rounding: nothing was compared.
+    # Nothing in common, but all explained by rounding: no pairs.
     barely = detections((0, 0, 9, 9, 0.0501, 1)), detections((50, 0, 59, 9, 0.0502, 1))
     assert compare_detections(*barely, 100, LIMITS) == (0, 0)
 
@@ -70,14 +72,15 @@ def test_pairs_are_counted():
 def test_what_rounding_may_turn():
     barely = (20, 20, 40, 40, 0.0504, 0)
     assert compare([A, barely], [A]) == 0
-    # The last place of two.
+    # At the last of two places.
     limits = LIMITS._replace(places=2)
     rival = (20, 20, 40, 40, 0.8004, 0)
     assert compare([A, B], [A, rival], limits) == 0
     assert compare([A, B], [A, rival]) == 1
-    # An overlap of a half.
+    # An IoU of a half, and slightly less.
     half = (0, 0, 10, 20, 0.5, 1)
     assert compare([A, half], [A]) == 0
+    assert compare([A, (0, 0, 10, 20.1, 0.5, 1)], [A]) == 1
 
 
 def test_masks_count():

@@ -1,4 +1,4 @@
-"""The exportable form of detectors detects what mmdet detects."""
+"""The detections of the exportable form equal those of mmdet."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def config_of(name, options=None):
     ('name', 'options'),
     [
         (RETINANET, {}),
-        # Fewer candidates than there are places, all of which count.
+        # Fewer candidates than max_per_img.
         (RETINANET, {'model.test_cfg.nms_pre': 50, 'model.test_cfg.score_thr': 0.5}),
         (RETINANET, {'model.test_cfg.nms.class_agnostic': True}),
         (MASK_RCNN, SMALL_MASK_RCNN),

@@ -1,4 +1,4 @@
-"""Floors and ceilings: sizes by hand, arithmetic on made-up machines."""
+"""Floors and ceilings: sizes counted by hand, arithmetic on made-up machines."""
 
 import pytest
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from lightvit_mm.measure.limits import Ceilings, count_moved, floors, measure_ce
 
 
 class Mixed(nn.Module):
-    """One convolution, one linear layer and one attention, with things between."""
+    """One convolution, one linear layer and one attention, with other operators between."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +31,7 @@ def test_moved_by_hand(batch):
 
 
 def test_moved_by_a_deploy_form():
-    # Whatever it runs on, what has to be moved stays.
+    # The weights are read once, whatever the batch size.
     model = RepViT(arch='m0_6', out_indices=(0,)).eval().switch_to_deploy()
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     weights = sum(p.numel() for module in convolutions for p in module.parameters())

@@ -1,4 +1,4 @@
-"""Alternating rounds and their arithmetic, with functions and a clock that are made up."""
+"""Alternating rounds and their arithmetic, with made-up functions and clock."""
 
 import gc
 
@@ -8,7 +8,7 @@ from lightvit_mm.measure.timing import alternate, summarise
 
 
 class Machine:
-    """A clock that moves only by what the calls say they take."""
+    """A clock that advances only by the given durations of the calls."""
 
     def __init__(self, **durations):
         self.durations, self.now, self.calls = durations, 0.0, []
@@ -36,7 +36,7 @@ def test_turns():
 def test_goes_on_for_the_time_asked():
     machine = Machine(a=1.0, b=2.0)
     seconds = alternate(machine.candidates(), rounds=2, min_seconds=10, clock=machine.clock)
-    assert len(seconds['a']) == 4  # 3 s a round
+    assert len(seconds['a']) == 4  # 3 s per round
 
 
 def test_rest_is_not_timed(monkeypatch):
@@ -50,7 +50,7 @@ def test_rest_is_not_timed(monkeypatch):
     monkeypatch.setattr('time.sleep', sleep)
     seconds = alternate(machine.candidates(), rounds=2, pause=5.0, clock=machine.clock)
     assert seconds == {'a': [1.0] * 2, 'b': [2.0] * 2}
-    assert rests == [4, 5, 6, 7]  # in front of each timed call
+    assert rests == [4, 5, 6, 7]  # before each timed call
 
 
 def test_nothing_to_time():
@@ -66,7 +66,7 @@ def test_figures():
     assert fast.median == 2.0
     assert fast.quartiles == (2.0, 2.2)
     assert fast.spread == pytest.approx(0.1)
-    # What slows whole rounds down cancels.
+    # A slowdown of whole rounds cancels.
     assert fast.ratio == 2.0
     assert fast.interval == pytest.approx((2.0, 2.0))
 

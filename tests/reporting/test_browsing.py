@@ -13,10 +13,13 @@ from lightvit_mm.reporting.browsing import CELL, browse
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is drawn on a sheet."""
+    """The images on a sheet, each with its objects or label map."""
     kept = []
-    draw = browsing._drawn
-    monkeypatch.setattr(browsing, '_drawn', lambda *args: kept.append(args[0]) or draw(*args))
+    for name in ('draw_objects', 'draw_labels'):
+        draw = getattr(browsing, name)
+        monkeypatch.setattr(
+            browsing, name, lambda *args, draw=draw: kept.append(args[:2]) or draw(*args)
+        )
     return kept
 
 
@@ -30,15 +33,14 @@ def test_augmented_image_and_boxes(small_coco, tmp_path, drawn, bgr_to_rgb):
     said = browse(config, tmp_path / 'new/sheet.png', 2)
     assert said.startswith('2 of 2 training images, 64 x 64 px as the model gets them, values ')
     width, height = SIZE
-    for image in drawn:
-        np.testing.assert_array_equal(image.pixels[:height], pixels()[:, ::-1])
-        first = image.sample.gt_instances.bboxes[0].tolist()
-        assert first == [width / 2, 0, width, height / 2]
+    for image, objects in drawn:
+        np.testing.assert_array_equal(image[:height], pixels()[:, ::-1])
+        assert objects.boxes[0].tolist() == [width / 2, 0, width, height / 2]
     with Image.open(tmp_path / 'new/sheet.png') as sheet:
         assert sheet.width > 2 * CELL
         cell = np.asarray(sheet.convert('RGB'))[8 : 8 + CELL, 8 : 8 + CELL]
-    # The masks are drawn: those pixels differ from the picture's own.
-    own = mmcv.imresize(drawn[0].pixels, (CELL, CELL), interpolation='bicubic')
+    # The masks are drawn: their pixels differ from the image's.
+    own = mmcv.imresize(drawn[0][0], (CELL, CELL), interpolation='bicubic')
     differs = np.abs(cell.astype(int) - own).max(-1) > 60
     assert 0.05 < differs.mean() < 0.6
 
@@ -52,8 +54,9 @@ def test_label_maps(tmp_path, drawn):
     config.train_dataloader.dataset.pipeline.append({'type': 'PackSegInputs'})
     said = browse(config, tmp_path / 'sheet.jpg', 1)
     assert said.startswith('1 of 1 training images')
-    assert (drawn[0].sample.gt_sem_seg.data[0, : SIZE[1], : SIZE[0]] == 3).all()
-    np.testing.assert_array_equal(drawn[0].pixels[: SIZE[1], : SIZE[0]], pixels())
+    ((image, labels),) = drawn
+    assert (labels[: SIZE[1], : SIZE[0]] == 3).all()
+    np.testing.assert_array_equal(image[: SIZE[1], : SIZE[0]], pixels())
     assert (tmp_path / 'sheet.jpg').is_file()
 
 

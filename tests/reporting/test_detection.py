@@ -1,4 +1,4 @@
-"""Counting what a detector finds, on cases done by hand."""
+"""Counts and figures of a detector, on cases computed by hand."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_crowd_counts_neither_way():
 
 
 def test_best_score_has_the_highest_f1():
-    # F1 from the highest score on: 2/4, 2/5, 4/6, 4/7.
+    # F1 by decreasing threshold: 2/4, 2/5, 4/6, 4/7.
     found = objects([A, FAR, B, FAR], [0, 0, 0, 0], [0.9, 0.6, 0.4, 0.2])
     assert detection.best_score([image(found, objects([A, B, [80, 0, 99, 9]], [0, 0, 0]))]) == 0.4
 
@@ -84,7 +84,7 @@ def test_counts_and_f1():
 def test_confusion_with_background():
     found = objects([A, FAR, B], [1, 0, 1], [0.9, 0.8, 0.1])
     truth = objects([A, B], [0, 1])
-    # A is taken for class 1, B missed at this score, FAR found where nothing is.
+    # A is taken for class 1, B missed at this score, FAR found without an object.
     assert detection.confusion([image(found, truth)], 2, 0.5).tolist() == [
         [0, 1, 0],
         [0, 0, 1],
@@ -121,7 +121,7 @@ def test_every_form_of_mask_is_read(mask):
 
 
 class Data:
-    """What `average_precision` needs of mmdet's CocoDataset."""
+    """The part of mmdet's CocoDataset that `average_precision` uses."""
 
     cat_ids = [1, 2, 3, 4]
 
@@ -130,18 +130,17 @@ class Data:
 
 
 def test_average_precision_by_class_and_size(small_coco):
-    # Each image has a box of each of the four classes, 32 x 24 px: small ones of COCO.
+    # Each image has a box of each of the four classes, 32 x 24 px, which COCO counts as small.
     boxes = [[8 * label, 0, 8 * label + 32, 24] for label in range(4)]
     truth = objects(boxes, [0, 1, 2, 3])
-    # Class 0 is found in both images, class 1 in one, class 2 never, and class 3
-    # elsewhere.
+    # Class 0 is found in both images, class 1 in one, class 2 never, class 3 in the wrong place.
     found = [objects([*boxes[:2], boxes[0]], [0, 1, 3]), objects([boxes[0]] * 2, [0, 3])]
     images = [
         Image('x.png', number, truth, f, detection.match(f, truth, True))
         for number, f in enumerate(found, 1)
     ]
     precision = detection.average_precision(images, Data(small_coco), 'bbox', (1, 10, 100))
-    half = 100 * 51 / 101  # of the 101 recalls, those up to a half are reached
+    half = 100 * 51 / 101  # recalls up to a half are reached, 51 of 101
     expected = [[100, 100, 100], [half] * 3, [0] * 3, [0] * 3]
     np.testing.assert_allclose(precision[:, :3], expected)
     assert np.isnan(precision[:, 3:]).all()

@@ -1,4 +1,4 @@
-"""The report of real runs, at every stage of them, and as a browser shows it."""
+"""The report of real runs at every stage, also in a browser."""
 
 import re
 import runpy
@@ -85,7 +85,7 @@ def test_figures_equal_those_of_the_run(run, small_coco, tmp_path):
 @pytest.fixture
 def begun(run, tmp_path):
     """A copy of the run."""
-    # It names a checkpoint of the run that is copied.
+    # last_checkpoint has the path of the original run.
     others = shutil.ignore_patterns('last_checkpoint', 'report.html')
     return shutil.copytree(run[0], tmp_path / 'begun', ignore=others)
 
@@ -102,7 +102,7 @@ def test_run_without_checkpoint_and_with_half_a_line(begun):
     text = (begun / 'report.html').read_text()
     assert said.startswith('epoch 1, iteration 1 of 1: report')
     assert text.count('class="missing"') == 2
-    assert 'No validation yet' in text and 'they come with the first whole checkpoint' in text
+    assert 'No validation yet' in text and 'they need the first complete checkpoint' in text
     assert 'not finished' in text and 'Loss by iteration' in text
 
 
@@ -112,7 +112,7 @@ def test_run_that_has_logged_nothing(begun):
     write_report(begun, begun / 'elsewhere/page.html')
     text = (begun / 'elsewhere/page.html').read_text()
     assert text.count('class="missing"') == 3
-    assert 'No loss yet' in text and 'Nothing to draw yet.' in text
+    assert 'No loss yet' in text and 'Nothing to plot yet.' in text
 
 
 def test_data_that_are_not_there(begun):
@@ -120,7 +120,7 @@ def test_data_that_are_not_there(begun):
         write_report(begun, data_root='nowhere')
     assert not (begun / 'report.html').exists()
     write_report(begun, data_root='nowhere', with_predictions=False)
-    assert '--no-predictions asked for none' in (begun / 'report.html').read_text()
+    assert 'because of --no-predictions' in (begun / 'report.html').read_text()
 
 
 def test_names_are_text_and_no_markup(begun):

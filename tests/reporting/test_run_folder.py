@@ -1,4 +1,4 @@
-"""What is read out of the folder of a run, at every stage of it."""
+"""Reading the folder of a run at every stage."""
 
 from datetime import datetime, timedelta
 

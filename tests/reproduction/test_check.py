@@ -1,4 +1,4 @@
-"""Every published row is what its config trains; what is not gets noticed."""
+"""Every config fits its published row, and deviations are found."""
 
 import dataclasses
 
@@ -21,8 +21,8 @@ def test_every_row_fits_its_config(row):
     assert check_row(row, REPOSITORY / 'configs').unexplained == []
 
 
-# From the logs that RepViT released, at the iteration before which each stands (the logs round to
-# five places); the rates of its warm-up are a straight line to iteration 500.
+# Learning rates before an iteration, from the logs that RepViT released, which round to five
+# places; the warm-up is a straight line to iteration 500.
 DETECTION = {0: 2e-10, 50: 2e-5, 500: 2e-4, 7330: 2e-4, 58640: 2e-5, 80630: 2e-6}
 
 
@@ -61,7 +61,7 @@ def test_a_difference_is_found_unless_it_is_explained(part):
 def test_an_explanation_without_a_difference_is_found():
     row = dataclasses.replace(ROW, explained={'batch': 'why'})
     assert check_row(row, REPOSITORY / 'configs').unexplained == [
-        'batch: explained in the row, but there is none'
+        'batch: explained in the row, but does not differ'
     ]
 
 

@@ -1,7 +1,8 @@
-"""Whole models as they were released, names by names, load strictly into our configs.
+"""Released models load strictly into our configs, with every parameter name.
 
-The files themselves are not at hand: their names are those of the backbone's official layout and of
-mmdet's and mmseg's heads, their values random, their wrapper that of mmcv 1.x.
+The released files are not available here. Their parameter names are those of the backbone's
+official layout and of mmdet's and mmseg's heads, their wrapper that of mmcv 1.x, their values
+random.
 """
 
 from collections import OrderedDict

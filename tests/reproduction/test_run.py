@@ -1,4 +1,4 @@
-"""Reproducing rows: the commands, going on after a stop, what is read back and reported."""
+"""Reproducing rows: commands, resuming after a stop, history and report."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from lightvit_mm.engine.history import read_history
 from lightvit_mm.errors import UserError
+from lightvit_mm.files import whole_file
 from lightvit_mm.reproduction import run
 from lightvit_mm.reproduction.published import read_published
 from lightvit_mm.reproduction.record import RELEASED, TRAINED, Record, Run, read_record
@@ -72,7 +73,7 @@ def detector(tmp_path):
 
 
 class Calls(list):
-    """The command lines that would have run; ``effects`` happen instead, one a call."""
+    """The command lines that would have run; ``effects`` happen instead, one per call."""
 
     def __init__(self):
         self.effects = []
@@ -209,7 +210,7 @@ def test_a_series_goes_on_after_a_failed_row(tmp_path, detector, calls, capsys):
     failures = reproduce([DETECTOR, SEGMENTOR, WITHOUT_WEIGHTS], KNOWN, DATA, tmp_path)
     assert len(calls) == 2
     assert failures == [
-        f'{DETECTOR.config}: exit status 3 of tools/train.py; what it printed and its log say why'
+        f'{DETECTOR.config}: exit status 3 of tools/train.py; see its output and its log'
     ]
     said = capsys.readouterr().out
     assert 'ours 40.20, difference -0.40, inside 0.5' in said
@@ -218,7 +219,7 @@ def test_a_series_goes_on_after_a_failed_row(tmp_path, detector, calls, capsys):
     report = (tmp_path / 'report.md').read_text()
     assert 'No result: exit status 3 of tools/train.py' in report
     assert 'No result: not run, without weights to start from' in report
-    # Another series adds to the report; its options let rows without weights start.
+    # Another series adds to the report; with its option, rows without weights can start.
     options = ['model.backbone.init_cfg=None']
     calls.effects = [lambda: 4]
     reproduce([WITHOUT_WEIGHTS], KNOWN, DATA, tmp_path, cfg_options=options)
@@ -240,7 +241,7 @@ def test_rows_without_data_or_weights_are_left_out(tmp_path, calls):
 
 @pytest.fixture
 def reported(tmp_path, detector, calls):
-    """A detector as published, a segmentor of half the batch with an option, released weights."""
+    """A detector as published, a segmentor with an option, and released weights that fail."""
     first_epoch(detector)
     calls.effects = [lambda: second_epoch(detector)]
     reproduce_row(DETECTOR, '/coco', tmp_path, gpus=8)
@@ -267,7 +268,7 @@ def test_the_report(reported):
     assert f'| {name} | released | mIoU | 40.6 |  |  | no result |' in text
     assert 'Trained for 200 iterations of 16 images; published: 87,960 of 16.' in text
     assert 'Trained for 4,000 iterations of 2 images; published: 40,000 of 32.' in text
-    assert 'went on from epoch_1.pth on 8 processes' in text
+    assert 'resumed from epoch_1.pth on 8 processes' in text
     assert 'Not finished' in text
     assert ' \\\n  --cfg-options \\\n  a.b=1\n```' in text
     assert '(THU-MIG/RepViT at 298f420, detection/README.md)' in text
@@ -290,7 +291,12 @@ def test_the_report(reported):
 
 def test_the_curves_are_drawn_over_images_seen(reported, monkeypatch):
     drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, *_, **__: drawn.append(figure))
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        'savefig',
+        lambda figure, *args, **how: drawn.append(figure) or save(figure, *args, **how),
+    )
     write_report(reported, KNOWN)
     losses, metrics = drawn[0].axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
@@ -306,10 +312,20 @@ def test_the_curves_are_drawn_over_images_seen(reported, monkeypatch):
 
 def test_an_interrupted_write_leaves_the_old_record(tmp_path, monkeypatch):
     run.write_record(tmp_path, Record([Run('now', 1, [], ['train'])], {'mIoU': 1.0}))
-    monkeypatch.setattr(run.Path, 'replace', lambda *_: 1 / 0)
+    monkeypatch.setattr('os.replace', lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run.write_record(tmp_path, Record())
     assert read_record(tmp_path).metrics == {'mIoU': 1.0}
+
+
+def test_jobs_may_write_the_report_at_the_same_time(tmp_path):
+    report = tmp_path / 'report.md'
+    with whole_file(report) as part:
+        part.write_text('of another job')
+        write_report(tmp_path, KNOWN)
+        assert 'No figure' in report.read_text()
+    assert report.read_text() == 'of another job'
+    assert sorted(tmp_path.iterdir()) == [tmp_path / 'report.json', report]
 
 
 def test_the_tool_wants_to_know_where_the_data_are():

@@ -1,4 +1,4 @@
-"""The model zoo says what the configs are."""
+"""The model zoo agrees with the configs."""
 
 import pytest
 import yaml
