@@ -124,17 +124,5 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             spatial_scale=scale,
         )
 
-    def onnx_linear(x: Any, weight: Any, bias: Any = None) -> Any:
-        if bias is not None and len(x.shape) == 2:
-            return op.Gemm(x, weight, bias, transB=1)
-        product = op.MatMul(x, op.Transpose(weight, perm=[1, 0]))
-        # onnxruntime fuses a bias of one dimension into a Gemm, which takes up to twice as long:
-        # it first copies the bias into every row of the result, on one thread.
-        return product if bias is None else op.Add(product, op.Unsqueeze(bias, [0, 1]))
-
-    ours, aten = torch.ops.lightvit_mm, torch.ops.aten
-    return {
-        ours.nms.default: onnx_nms,
-        ours.roi_align.default: onnx_roi_align,
-        aten.linear.default: onnx_linear,
-    }
+    ours = torch.ops.lightvit_mm
+    return {ours.nms.default: onnx_nms, ours.roi_align.default: onnx_roi_align}
