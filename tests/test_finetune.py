@@ -15,7 +15,7 @@ from helpers.repository import REPOSITORY
 from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.own import use_own_data
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.fitting import check_channels
+from lightvit_mm.engine.model_checks import check_channels
 
 pytestmark = pytest.mark.slow
 

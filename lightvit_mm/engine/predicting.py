@@ -18,8 +18,8 @@ from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.engine.exported_model import is_onnx, load_onnx
-from lightvit_mm.engine.fitting import require_whole
 from lightvit_mm.engine.memory import keep_freed_memory
+from lightvit_mm.engine.model_checks import require_whole
 from lightvit_mm.errors import UserError
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')

@@ -24,15 +24,15 @@ from lightvit_mm.data.config import datasets_of
 from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.broken_samples import NamingRunner
 from lightvit_mm.engine.exported_model import is_onnx, use_onnx
-from lightvit_mm.engine.fitting import (
+from lightvit_mm.engine.memory import keep_freed_memory
+from lightvit_mm.engine.model_checks import (
     check_channels,
     require_whole,
-    tell_other_classes,
-    tell_what_stays_new,
+    warn_of_new_weights,
+    warn_of_other_classes,
 )
-from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
-from lightvit_mm.engine.watching import ResidentMemoryHook, progress_line, use_tensorboard
+from lightvit_mm.engine.progress import ResidentMemoryHook, progress_line, use_tensorboard
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import ConfigError, UserError
 
@@ -80,10 +80,10 @@ def train(
         runner = _runner(config)
         if resume:
             require_whole(_bare_model(runner), config.load_from)
-            tell_other_classes(config.load_from, _classes(config, 'train'))
+            warn_of_other_classes(config.load_from, _classes(config, 'train'))
         elif config.get('load_from'):
             classes = _classes(config, 'train')
-            tell_what_stays_new(_bare_model(runner), config.load_from, classes)
+            warn_of_new_weights(_bare_model(runner), config.load_from, classes)
         if not torch.cuda.is_available():
             runner.register_hook(ResidentMemoryHook())
         with progress_line(runner):
@@ -178,7 +178,7 @@ def test(
     runner = _runner(config)
     if not is_onnx(checkpoint):
         require_whole(_bare_model(runner), checkpoint)
-        tell_other_classes(checkpoint, _classes(config, 'test'))
+        warn_of_other_classes(checkpoint, _classes(config, 'test'))
     if out and is_detector:
         from mmdet.evaluation import DumpDetResults
 

@@ -8,7 +8,7 @@ from mmengine.runner import load_checkpoint
 
 from lightvit_mm.backbones import EdgeViT, RepViT
 from lightvit_mm.checkpoints import CheckpointError, WeightsError
-from lightvit_mm.engine.fitting import check_channels
+from lightvit_mm.engine.model_checks import check_channels
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train

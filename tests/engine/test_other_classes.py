@@ -8,7 +8,7 @@ from helpers import small_data
 
 from lightvit_mm.data.own import use_own_data
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.fitting import tell_what_stays_new
+from lightvit_mm.engine.model_checks import warn_of_new_weights
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train
 from lightvit_mm.errors import UserError
@@ -88,7 +88,7 @@ def told(config, file, classes, mm_log):
 
     model = MODELS.build(config.model)
     mm_log.clear()
-    tell_what_stays_new(model, file, classes)
+    warn_of_new_weights(model, file, classes)
     return mm_log
 
 

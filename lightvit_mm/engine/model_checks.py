@@ -115,7 +115,7 @@ def require_whole(model: nn.Module, checkpoint: str) -> None:
         )
 
 
-def tell_what_stays_new(model: nn.Module, checkpoint: str, classes: Sequence[str]) -> None:
+def warn_of_new_weights(model: nn.Module, checkpoint: str, classes: Sequence[str]) -> None:
     """Warn in one line of what a training does not get from the checkpoint that it starts from.
 
     Args:
@@ -140,7 +140,7 @@ def tell_what_stays_new(model: nn.Module, checkpoint: str, classes: Sequence[str
         print_log(f'{checkpoint}: {"; ".join(told)}', logger='current', level=logging.WARNING)
 
 
-def tell_other_classes(checkpoint: str, classes: Sequence[str]) -> None:
+def warn_of_other_classes(checkpoint: str, classes: Sequence[str]) -> None:
     """Warn if a checkpoint says that its head is of other classes than the data."""
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
     for told in _other_classes(content, classes):

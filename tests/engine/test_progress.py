@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from lightvit_mm.engine.watching import (
+from lightvit_mm.engine.progress import (
     ResidentMemoryHook,
     _is_no_progress,
     progress_line,
@@ -75,7 +75,7 @@ def log_of(runner):
 
 
 def test_terminal_has_one_line_and_the_file_all(tmp_path, terminal, quick_runner, monkeypatch):
-    monkeypatch.setattr('lightvit_mm.engine.watching.PERIOD', 0)
+    monkeypatch.setattr('lightvit_mm.engine.progress.PERIOD', 0)
     with redirect_stdout(terminal.stream):
         runner = run(tmp_path)
     text = terminal.close()
