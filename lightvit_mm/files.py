@@ -11,12 +11,16 @@ __all__ = ['whole_file', 'write_whole']
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, keep_part: bool = False) -> Iterator[Path]:
     """Give a temporary file to write in the place of ``path``, and rename it at the end.
 
     Whatever happens in between (an error, the end of the process, a full disk), ``path`` keeps what
     it had. If the process dies, ``<name>.part`` stays; the next file of that name replaces it.
     Missing folders are made, and a link is followed.
+
+    Args:
+        path: file to write.
+        keep_part: keep ``<name>.part`` after an error as well.
 
     Raises:
         OSError: the file cannot be written; the error names ``path``.
@@ -31,8 +35,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(part, target)
     except BaseException as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        if not keep_part:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(part)):
             # The system names no file when a disk is full.
             error.filename, error.filename2 = str(path), None
