@@ -1,4 +1,4 @@
-"""What is wrong in a config is one error that says what to do, before the first step."""
+"""A mistake in a config gives one error with a remedy, before the first training step."""
 
 import pytest
 import torch
