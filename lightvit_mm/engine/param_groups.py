@@ -53,16 +53,6 @@ def rising_groups(optimizer: Optimizer, schedulers: Iterable[Mapping[str, Any]])
     )
 
 
-def _content(
-    parameters: list[nn.Parameter], names: dict[nn.Parameter, str]
-) -> tuple[str, str, str]:
-    """Number of tensors, number of parameters, and the first few names."""
-    shown = [names[parameter] for parameter in parameters[:NAMES_SHOWN]]
-    more = ['...'] if len(parameters) > NAMES_SHOWN else []
-    count = sum(parameter.numel() for parameter in parameters)
-    return str(len(parameters)), f'{count:,}', '\n'.join(shown + more)
-
-
 def merge_equal_groups(groups: Iterable[Group]) -> list[Group]:
     """Merge groups that differ only in their parameters.
 
@@ -82,3 +72,13 @@ def merge_equal_groups(groups: Iterable[Group]) -> list[Group]:
         key = repr(sorted(settings.items()))
         merged.setdefault(key, {'params': [], **settings})['params'].extend(group['params'])
     return [*merged.values(), *repeated]
+
+
+def _content(
+    parameters: list[nn.Parameter], names: dict[nn.Parameter, str]
+) -> tuple[str, str, str]:
+    """Number of tensors, number of parameters, and the first few names."""
+    shown = [names[parameter] for parameter in parameters[:NAMES_SHOWN]]
+    more = ['...'] if len(parameters) > NAMES_SHOWN else []
+    count = sum(parameter.numel() for parameter in parameters)
+    return str(len(parameters)), f'{count:,}', '\n'.join(shown + more)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.toy_run import run_toy, toy_config
+from helpers.toy_run import ToyMetric, run_toy, toy_config
 
 from lightvit_mm.engine.running import train
 from lightvit_mm.engine.whole_files import is_whole
@@ -23,7 +23,7 @@ def at_validation(monkeypatch):
             next(calls)()
             return {'mean': 0.0}
 
-        monkeypatch.setattr('toy_run.ToyMetric.compute_metrics', compute)
+        monkeypatch.setattr(ToyMetric, 'compute_metrics', compute)
 
     return later
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.toy_run import run_toy, toy_config
+from helpers.toy_run import ToyMetric, run_toy, toy_config
 from mmengine.fileio import LocalBackend
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
@@ -119,7 +119,7 @@ def test_the_best_checkpoint_goes_after_the_better_one_came(tmp_path, monkeypatc
     config = toy_config(tmp_path, epochs=2)
     config.default_hooks.checkpoint.update(save_best='mean', rule='less')
     scores = iter([2.0, 1.0])
-    monkeypatch.setattr('toy_run.ToyMetric.compute_metrics', lambda *_: {'mean': next(scores)})
+    monkeypatch.setattr(ToyMetric, 'compute_metrics', lambda *_: {'mean': next(scores)})
     remove = LocalBackend.remove
     present = []
 
