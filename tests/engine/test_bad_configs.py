@@ -21,7 +21,7 @@ CONFIGS = {
     'arch': ({f'{BACKBONE}.arch': 'huge'}, r"no arch 'huge'; choose one of 'xxs', 'xs', 's'"),
     'argument': (
         {f'{BACKBONE}.depth_multiplier': 2},
-        r"EdgeViT: .*'depth_multiplier'; it takes arch, out_indices,",
+        r"EdgeViT has no argument 'depth_multiplier'; it takes arch, out_norm, out_indices,",
     ),
     'type': ({f'{BACKBONE}.type': 'EdgeVit'}, r'EdgeVit is not in the mmdet::model registry'),
     'argument of a head': ({'model.bbox_head.depth': 2}, r"unexpected keyword argument 'depth'"),
