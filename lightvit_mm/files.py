@@ -12,7 +12,7 @@ __all__ = ['whole_file', 'write_whole']
 
 
 @contextmanager
-def whole_file(path: str | Path, shared: bool = False) -> Iterator[Path]:
+def whole_file(path: str | Path, shared: bool = False, keep_part: bool = False) -> Iterator[Path]:
     """Yield a temporary file to write to, which becomes ``path`` when the block ends.
 
     Until then ``path`` keeps its old content, whatever happens (an error, the end of the process, a
@@ -23,6 +23,7 @@ def whole_file(path: str | Path, shared: bool = False) -> Iterator[Path]:
         path: the file.
         shared: other processes may write the same file now, so the temporary file needs a unique
             name.
+        keep_part: keep the temporary file after an error too.
 
     Raises:
         OSError: the file cannot be written; the error names ``path``.
@@ -37,8 +38,9 @@ def whole_file(path: str | Path, shared: bool = False) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(part, target)
     except BaseException as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        if not keep_part:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(part)):
             # The system names no file when a disk is full.
             error.filename, error.filename2 = str(path), None

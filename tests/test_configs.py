@@ -19,7 +19,7 @@ from lightvit_mm.backbones import (
     ShuffleT2TViT,
 )
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.fitting import check_channels
+from lightvit_mm.engine.model_checks import check_channels
 from lightvit_mm.measure.complexity import count_parameters
 
 CONFIGS = sorted((REPOSITORY / 'configs').glob('*.py'))

@@ -1,4 +1,4 @@
-"""docs/finetune.md, from its first command to its last, on a few small pictures."""
+"""Every command of docs/finetune.md, on a few small pictures."""
 
 import glob
 import json
@@ -15,12 +15,12 @@ from helpers.repository import REPOSITORY
 from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.own import use_own_data
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.fitting import check_channels
+from lightvit_mm.engine.model_checks import check_channels
 
 pytestmark = pytest.mark.slow
 
 PAGE = REPOSITORY / 'docs/finetune.md'
-# Two epochs in place of eight, and scores of which none is too low to be evaluated.
+# Two epochs instead of eight, and no score threshold, so that there is something to evaluate.
 SHORT = [
     'train_cfg.max_epochs={epochs}',
     'model.test_cfg.score_thr=0',
@@ -44,7 +44,7 @@ def one_class(names):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A folder where the page's commands find what they name."""
+    """A working directory with everything that the commands refer to."""
     for name in ('configs', 'tools'):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     names = ['a.png', 'b.png', 'c.png']
@@ -69,7 +69,7 @@ def save_detector_of_the_quickstart(file):
 
 
 def run(words, monkeypatch, capfd, epochs):
-    """Run a command of the page in this process, with options of a short schedule."""
+    """Run a command of the page in this process, with a short schedule."""
     assert words[0] == 'python'
     arguments = [name for word in words[2:] for name in (sorted(glob.glob(word)) or [word])]
     if words[1] in ('tools/train.py', 'tools/test.py'):
@@ -88,7 +88,7 @@ def run(words, monkeypatch, capfd, epochs):
 def test_every_command(checkout, monkeypatch, capfd, quick_runner):
     save_detector_of_the_quickstart(checkout / 'work_dirs/quickstart/epoch_4.pth')
     quickstart, environment, *page = commands(PAGE)
-    # What the first two make, the lines above stand in for.
+    # The first two commands are not run: the checkpoint above replaces their results.
     assert quickstart == ['bash', 'tools/quickstart.sh']
     assert environment == ['source', '.venv/bin/activate']
     assert [Path(words[1]).stem for words in page] == [

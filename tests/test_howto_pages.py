@@ -6,7 +6,7 @@ from helpers.doc_pages import blocks
 from helpers.repository import REPOSITORY
 
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.fitting import check_channels
+from lightvit_mm.engine.model_checks import check_channels
 
 CONFIGS = blocks(REPOSITORY / 'docs/add_to_your_config.md', 'python')
 (FOLDING,) = blocks(REPOSITORY / 'docs/deploy.md', 'python')

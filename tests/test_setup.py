@@ -44,7 +44,7 @@ def test_an_unknown_option():
     [
         ([], '', '/.venv tools/requirements.txt'),
         (['--stack', 'onedl'], '', '/.venv-onedl tools/requirements-onedl.txt'),
-        # An environment of the other stack is left alone even when it is active.
+        # An environment of the other stack is not touched even if it is active.
         (['--stack=onedl', '-k', 'x'], '.venv', '/.venv-onedl tools/requirements-onedl.txt -k x'),
         (['-k', 'x'], '.venv-onedl', '/.venv tools/requirements.txt -k x'),
     ],
@@ -70,7 +70,7 @@ def test_each_stack_has_an_environment(options, active, chosen):
             'mmcv-2.1.0, mmdet-3.3.0',
             'mmcv mmdet',
         ),
-        # The files of a mixed one are neither's: all of it has to go.
+        # In a mixed environment the files of both stacks are damaged: all must go.
         ([], ['mmdet-3.3.0', 'onedl_mmcv-2.3.6'], 'onedl_mmcv-2.3.6', 'mmdet onedl_mmcv'),
     ],
 )

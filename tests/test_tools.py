@@ -1,4 +1,4 @@
-"""Nothing that a user types becomes part of a shell's or Python's source."""
+"""User input never becomes part of shell or Python source."""
 
 import os
 import re
@@ -15,7 +15,7 @@ RUNS_TEXT = r'shell\s*=\s*True|os\.(system|popen|exec\w*|spawn\w*)\(|\b(eval|exe
 def test_no_python_of_ours_runs_text():
     assert PYTHON
     pattern = re.compile(RUNS_TEXT)
-    # model.eval() and the like are methods of others.
+    # model.eval() and the like are harmless methods.
     found = [
         f'{file.name}: {line.strip()}'
         for file in PYTHON
@@ -31,7 +31,7 @@ def test_no_shell_script_of_ours_runs_text():
         text = file.read_text()
         assert not re.search(r'\beval\b|\b(ba)?sh -c\b|^\s*source <|\$\(\s*\$', text, re.M), file
         assert 'set -euo pipefail' in text or text.count('\n') <= 2, file
-        # Positional arguments are quoted wherever they are handed on.
+        # Positional arguments are quoted wherever they are passed on.
         for line in text.splitlines():
             bare = re.sub(r'"[^"]*"', '', line.split(' #')[0])
             assert not re.search(r'\$[@*]', bare), f'{file.name}: {line}'

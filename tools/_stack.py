@@ -1,9 +1,9 @@
-"""What the tools import first: where the stack is broken, they end with what the doctor says."""
+"""Imported first by the tools: on a broken installation they exit with the doctor's diagnosis."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the package may not be installed
 try:
     from lightvit_mm.errors import user_errors
 except ImportError as error:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Several processes on this machine: bash tools/dist_train.sh CONFIG NUM_PROCESSES [options of tools/train.py]
-# On several machines set NNODES, NODE_RANK and MASTER_ADDR (and PORT, 29500).
+# On several machines set NNODES, NODE_RANK and MASTER_ADDR (and PORT, default 29500).
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
 config=$1 processes=$2

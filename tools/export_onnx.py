@@ -11,11 +11,12 @@ from lightvit_mm.export.onnx import export_onnx
 
 
 def main() -> None:
-    """Parse the command line, export, and say what was made."""
+    """Parse the command line, export, and print a summary."""
     parser = argparse.ArgumentParser(
-        description='Export a detector, a segmentor, or the backbone of any model in deploy form '
-        'to ONNX and compare the file with PyTorch in onnxruntime. Its input is (N, 3, H, W) '
-        "float32, as OpenCV reads images: image[None].transpose(0, 3, 1, 2).astype('float32')"
+        description='Export a detector, a segmentor, or the backbone of any model to ONNX, in '
+        'deploy form, and compare the file in onnxruntime with PyTorch. Its input is a BGR image '
+        'from OpenCV as (N, 3, H, W) float32: '
+        "image[None].transpose(0, 3, 1, 2).astype('float32')"
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='weights: a file or an https:// address')
@@ -26,22 +27,24 @@ def main() -> None:
     parser.add_argument(
         '--dynamic',
         action='store_true',
-        help='leave height and width open, for multiples of 32 (not of segmentors)',
+        help='accept any height and width that are multiples of 32 (not for segmentors)',
     )
-    parser.add_argument('--backbone-only', action='store_true', help='the pyramid, without head')
+    parser.add_argument(
+        '--backbone-only', action='store_true', help='export the feature pyramid only'
+    )
     parser.add_argument(
         '--image',
         nargs='+',
         default=(),
-        help='images to compare; a detector needs some with objects',
+        help='images for the comparison; for a detector, they must show objects',
     )
     parser.add_argument(
         '--quantize',
         metavar='IMAGES',
-        help='write OUT.int8.onnx too, its ranges measured on the images of this folder',
+        help='also write OUT.int8.onnx, calibrated on the images in this folder',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override entries'
     )
     args = parser.parse_args()
     if min(args.size) < 1:

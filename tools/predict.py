@@ -12,18 +12,22 @@ from lightvit_mm.engine.predicting import predict
 
 
 def main() -> int:
-    """Parse the command line, predict, and say what was made; 1 if an image was skipped."""
-    parser = argparse.ArgumentParser(description='Draw and write down predictions on images.')
+    """Parse the command line, predict, and print a summary; return 1 if an image was skipped."""
+    parser = argparse.ArgumentParser(
+        description='Draw predictions on images and write them to a JSON file.'
+    )
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        'checkpoint', help='weights: a file or an https:// address; or an exported .onnx file'
+        'checkpoint', help='weights (a file or an https:// address) or an exported .onnx file'
     )
     parser.add_argument('images', help='an image, a folder, or a quoted glob pattern')
     parser.add_argument('--out', required=True, help='folder for pictures and predictions.json')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='draw boxes above it (0.3)')
-    parser.add_argument('--device', help='cpu, cuda:0, ... (a GPU if there is one)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
+        '--score-thr', type=float, default=0.3, help='draw boxes above this score (0.3)'
+    )
+    parser.add_argument('--device', help='cpu, cuda:0, ... (default: a GPU if available)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override entries'
     )
     args = parser.parse_args()
     with user_errors():

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained detector and its pictures: sets up the environment, makes the
+# From a fresh clone to a trained detector with pictures: sets up the environment, generates the
 # embedded data set, trains a small RetinaNet on it, evaluates it, and draws its predictions.
 #
 #   bash tools/quickstart.sh [--stack NAME] [--seed N] [--work-dir DIR] [--resume]
 #
-#   --stack NAME    openmmlab, or onedl for its maintained forks; has to come first (openmmlab)
-#   --seed N        random seed of the training (the config's: 0)
-#   --work-dir DIR  for checkpoints, logs and pictures (work_dirs/quickstart)
-#   --resume        go on from the last checkpoint there instead of training anew
+#   --stack NAME    openmmlab (default), or onedl for its maintained forks; must come first
+#   --seed N        random seed of the training (default 0, from the config)
+#   --work-dir DIR  folder for checkpoints, logs and pictures (default work_dirs/quickstart)
+#   --resume        continue from the last checkpoint there instead of starting over
 #
-# Needs Python 3.10, 3.11 or 3.12 and a C++ compiler. PYTHON=... names another Python, an active
+# Needs Python 3.10, 3.11 or 3.12 and a C++ compiler. PYTHON=... selects another Python; an active
 # virtual environment is used as it is.
 set -euo pipefail
 
@@ -30,7 +30,7 @@ read_options() {
     esac
     case $1 in
       --seed)
-        case $2 in '' | *[!0-9]*) usage "--seed $2 is no whole number" ;; esac
+        case $2 in '' | *[!0-9]*) usage "--seed $2 is not a whole number" ;; esac
         TRAIN_OPTIONS+=(--cfg-options "randomness.seed=$2") && shift
         ;;
       --work-dir)
@@ -58,7 +58,7 @@ readable() { # SECONDS
   if [ "$1" -lt 60 ]; then echo "$1 s"; else echo "$(($1 / 60)) min $(($1 % 60)) s"; fi
 }
 
-timed() { # NAME COMMAND...: shows the output, keeps it, and takes the time
+timed() { # NAME COMMAND...: shows and logs the output, and measures the time
   local started=$SECONDS
   STEP=$1 LOG=$WORK_DIR/logs/$1.log
   shift

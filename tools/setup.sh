@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes the environment with a tested stack: .venv/ in the checkout, or an active virtual
-# environment. quickstart.sh and test.sh source this file and call set_up; it also runs by itself:
+# Creates the environment with a tested stack: .venv/ in the checkout, or an active virtual
+# environment. quickstart.sh and test.sh source this file and call set_up; it also runs alone:
 #
 #   bash tools/setup.sh [--stack openmmlab|onedl]
 #
 #   --stack onedl       the maintained forks of mmcv, mmengine, mmdet and mmseg instead of the
 #                       releases of OpenMMLab, in .venv-onedl/
-#   PYTHON=python3.12   makes the environment with that Python (3.10, 3.11 or 3.12), whatever is
-#                       active
+#   PYTHON=python3.12   creates the environment with that Python (3.10, 3.11 or 3.12), whichever
+#                       is active
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -33,19 +33,19 @@ fail() { # WHY WHAT-TO-DO
 
 has() { grep -qE "$1" "$LOG"; }
 
-free_mb() { # PATH, of which the last parts need not exist yet
+free_mb() { # PATH, whose last parts need not exist yet
   local path=$1
   while [ ! -d "$path" ]; do path=$(dirname "$path"); done
   df -Pk "$path" | awk 'NR == 2 { print int($4 / 1024) }'
 }
 
-explain() { # EXIT-STATUS: says why the step failed, from its log
+explain() { # EXIT-STATUS: fails with a reason taken from the log of the step
   local place offline='NewConnectionError|ConnectTimeout|Read timed out|Name or service not known'
   offline="$offline|Connection (refused|reset|aborted)|name resolution|ProxyError|SSLError"
   if has '^WHY: '; then
     fail "$(sed -n 's/^WHY: //p' "$LOG")" "$(sed -n 's/^CURE: //p' "$LOG")"
   fi
-  for place in "$ENV" "$CACHE" "$TMP"; do # a full disk can keep its own message from the log
+  for place in "$ENV" "$CACHE" "$TMP"; do # on a full disk the log may lack its message
     if [ "$(free_mb "$place")" -lt 20 ]; then
       fail "the disk that holds $place is full" "free 3 GB there and $AGAIN"
     fi
@@ -53,9 +53,9 @@ explain() { # EXIT-STATUS: says why the step failed, from its log
   if has 'No space left on device|Errno 28|quota exceeded'; then
     fail "a disk is full: that of $ENV, $CACHE or $TMP" "free 3 GB there and $AGAIN"
   elif has 'Killed signal|MemoryError|Cannot allocate memory'; then
-    fail 'the memory ran out' "close other programs, or set MAX_JOBS=1, and $AGAIN"
+    fail 'out of memory' "close other programs, or set MAX_JOBS=1, and $AGAIN"
   elif has 'IncompleteRead|DO NOT MATCH THE HASHES|Connection broken|BadZipFile|is invalid'; then
-    fail 'a download broke off or came in damaged' "check the connection and $AGAIN"
+    fail 'a download was cut off or is damaged' "check the connection and $AGAIN"
   elif has "$offline"; then
     fail 'a package index cannot be reached' "check the network, and the indexes and proxies \
 that 'pip config list' and the PIP_* variables name; then $AGAIN"
@@ -64,12 +64,12 @@ that 'pip config list' and the PIP_* variables name; then $AGAIN"
     fail "no package index has ${place:-all the pinned versions} for $("$PY" -V) on $(uname -sm)" \
       "try another Python with PYTHON=..., and see which indexes 'pip config list' names"
   elif [ "$1" -gt 128 ]; then
-    fail "something ended it with signal $(($1 - 128))" "$AGAIN"
+    fail "it was ended by signal $(($1 - 128))" "$AGAIN"
   fi
-  fail 'its command gave an error, see below' 'see the log, and report it if it is not your doing'
+  fail 'its command failed, see below' 'see the log, and report it if nothing on this machine explains it'
 }
 
-launch() { # LOG COMMAND...: runs it in a process group of its own, so that kill_jobs gets all of it
+launch() { # LOG COMMAND...: starts it in a new process group, so that kill_jobs reaches its children
   LOG=$1 && shift
   : >"$LOG"
   set -m
@@ -78,7 +78,7 @@ launch() { # LOG COMMAND...: runs it in a process group of its own, so that kill
   JOB=$! JOBS="$JOBS $!"
 }
 
-progress() { # how far the job is, by its log: files compiled, or the package at hand
+progress() { # progress of the job from its log: compiled files or the current package
   { grep -oE '^ *(\[[0-9]+/[0-9]+\]|(Collecting|Installing|Building|Downloading) .*)' "$LOG" || true; } |
     tail -n 1 | sed -E 's/^ +//; s/(Collecting [^ =<>!~;]*).*/\1/; s/^\[(.*)\]/\1 files/' | cut -c 1-60
 }
@@ -109,18 +109,18 @@ step() { # TITLE LOG COMMAND...
   follow "$title" "$log" "$JOB" "$started"
 }
 
-kill_jobs() { # they have process groups of their own, which Ctrl-C does not reach
+kill_jobs() { # their process groups do not receive Ctrl-C
   local job
   for job in $JOBS; do kill -TERM -- "-$job" 2>/dev/null || true; done
 }
 
-# --- what must be there before -------------------------------------------------------------------
+# --- requirements ---------------------------------------------------------------------------------
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
 
 supported() { case $(version_of "$1") in 3.10 | 3.11 | 3.12) ;; *) return 1 ;; esac }
 
-take_stack() { # OPTIONS...: takes --stack NAME off their front; leaves the others in REST
+take_stack() { # OPTIONS...: reads a leading --stack NAME; leaves the rest in REST
   case ${1:-} in
     --stack=*) STACK=${1#*=} && shift ;;
     --stack) STACK=${2:-} && shift $(($# > 1 ? 2 : 1)) ;;
@@ -137,7 +137,7 @@ choose_stack() { # sets ENV to the stack's own, and REQUIREMENTS
   esac
 }
 
-choose_python() { # sets ENV, and BASE: the Python that makes it or is in it
+choose_python() { # sets ENV, and BASE: the Python in it or to create it with
   local name version found='' needs='this needs 3.10, 3.11 or 3.12'
   STEP='choosing a Python'
   if [ -n "${PYTHON:-}" ]; then
@@ -146,17 +146,17 @@ choose_python() { # sets ENV, and BASE: the Python that makes it or is in it
     supported "$BASE" || fail "PYTHON=$PYTHON is Python $version; $needs" 'set it to one of these'
     name=$(version_of "$ENV/bin/python")
     [ "${name:-$version}" = "$version" ] ||
-      fail "PYTHON=$PYTHON is Python $version, but ${ENV##*/} is of $name" \
+      fail "PYTHON=$PYTHON is Python $version, but ${ENV##*/} has $name" \
         "remove ${ENV##*/}, or unset PYTHON"
     return
   fi
   case ${VIRTUAL_ENV:-} in
-    "$ROOT/.venv" | "$ROOT/.venv-onedl") ;; # of one stack each, whichever is active
+    "$ROOT/.venv" | "$ROOT/.venv-onedl") ;; # each belongs to one stack, whichever is active
     *) if [ -x "${VIRTUAL_ENV:-}/bin/python" ]; then ENV=$VIRTUAL_ENV; fi ;;
   esac
   BASE=$ENV/bin/python version=$(version_of "$ENV/bin/python")
   if [ -n "$version" ] && { [ ! -f "$ENV/lightvit_mm/ours" ] || [ -f "$ENV/lightvit_mm/made" ]; }; then
-    supported "$BASE" || fail "the virtual environment $ENV is of Python $version; $needs" \
+    supported "$BASE" || fail "the virtual environment $ENV has Python $version; $needs" \
       'leave it (deactivate) or remove it, and run this again'
     return
   fi
@@ -171,7 +171,7 @@ Ubuntu: apt install python3.11 python3.11-venv python3.11-dev), or name one with
 
 installed() { compgen -G "$ENV/lib/python*/site-packages/$1" >/dev/null; }
 
-refuse_other_stack() { # both install the same files, so that a second one would ruin the first
+refuse_other_stack() { # both stacks install the same files and would overwrite each other
   local name path others found='' all=''
   local originals='mmcv mmcv_lite mmcv_full mmengine mmengine_lite mmdet mmsegmentation'
   local forks='onedl_mmcv onedl_mmengine onedl_mmdetection onedl_mmsegmentation'
@@ -201,7 +201,7 @@ preflight() {
     fail "$BASE (Python $(version_of "$BASE")) lacks its venv or ensurepip module" "install it (Debian, \
 Ubuntu: apt install python$(version_of "$BASE")-venv), or choose another Python with PYTHON=..."
   fi
-  # measured: 1600 MB installed, and if all is on one disk up to 900 of downloads and 60 of build
+  # measured: 1600 MB installed; on the same disk, up to 900 for downloads and 60 for the build
   if [ -n "$GPU" ]; then size=9000; fi
   if installed 'torch/version.py'; then size=1000; fi
   if installed 'mmcv/_ext*'; then size=200; fi
@@ -210,7 +210,7 @@ Ubuntu: apt install python$(version_of "$BASE")-venv), or choose another Python 
   need_mb "$CACHE" $((size / 4)) 'the cache' 'set XDG_CACHE_HOME to a folder on a larger one'
 }
 
-lock() { # file 9 stays locked until this shell is gone, and its jobs too if it is killed
+lock() { # file 9 stays locked until this shell ends; if it is killed, until its jobs end
   mkdir -p "$STATE/logs" || fail "cannot write to $ENV" 'make it writable, or leave it (deactivate)'
   exec 9>"$STATE/lock"
   "$BASE" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null ||
@@ -220,17 +220,17 @@ lock() { # file 9 stays locked until this shell is gone, and its jobs too if it 
 
 # --- the parts of the environment ----------------------------------------------------------------
 
-make_env() { # "ours" marks one that may be wiped if it is found half made
-  STEP='making the virtual environment' LOG=''
+make_env() { # "ours" marks an environment that may be wiped if it is incomplete
+  STEP='creating the virtual environment' LOG=''
   if [ -f "$ENV/pyvenv.cfg" ] && [ ! -f "$STATE/ours" ]; then
     "$PY" -m pip --version >/dev/null 2>&1 || "$PY" -m ensurepip >/dev/null 2>&1 ||
-      fail "$ENV was not made by this script, and its Python or pip does not run" \
-        'mend it or remove it, and run this again'
+      fail "$ENV was not created by this script, and its Python or pip does not run" \
+        'fix or remove it, and run this again'
     return
   fi
   if [ -f "$STATE/made" ] && [ -n "$(version_of "$PY")" ]; then return; fi
   if [ ! -f "$STATE/ours" ] && [ "$(ls -A "$ENV")" != lightvit_mm ]; then
-    fail "$ENV is there but is no virtual environment" 'move it away and run this again'
+    fail "$ENV exists but is not a virtual environment" 'move it away and run this again'
   fi
   : >"$STATE/ours"
   rm -f "$STATE/made"
@@ -239,7 +239,7 @@ make_env() { # "ours" marks one that may be wiped if it is found half made
   : >"$STATE/made"
 }
 
-mend() { # pip writes RECORD last: without it a package is half installed, and pip can't replace it
+repair() { # pip writes RECORD last: without it a package is incomplete, and pip can't replace it
   "$PY" - "$STATE" <<'PYTHON'
 import csv, pathlib, shutil, sys, sysconfig
 site = pathlib.Path(sysconfig.get_path('purelib'))
@@ -255,22 +255,22 @@ def whole(info):
     return all(file.exists() and (file.stat().st_size or not int(size or 0)) for file, size in files)
 for info in site.glob('*.dist-info'):
     if not whole(info):
-        print(f'  {info.name[:-10]} is half installed: it will be installed again', flush=True)
+        print(f'  {info.name[:-10]} is incomplete: it will be installed again', flush=True)
         shutil.rmtree(info)
-for left in site.glob('~*') if ours else ():  # what pip moves aside while it replaces a package
+for left in site.glob('~*') if ours else ():  # packages that pip moved aside while replacing them
     shutil.rmtree(left, ignore_errors=True)
 PYTHON
 }
 
 pip_install() { "$PY" -m pip install --progress-bar off "$@"; }
 
-install_torch() { # without its dependencies: an index that is down would be asked for each of them
+install_torch() { # without dependencies: pip would try an index that is down for each of them
   local index='https://download.pytorch.org/whl/cpu'
   if [ "$(uname -s)" = Linux ] && [ -z "$GPU" ]; then
     pip_install --no-deps --retries 2 --timeout 15 --extra-index-url "$index" 'torch==2.13.0+cpu' &&
       return
     if has 'No space left on device'; then return 1; fi
-    echo "no CPU build of torch found: taking the default one, which may be of several GB"
+    echo "no CPU build of torch found: using the default one, which may take several GB"
   fi
   pip_install --no-deps 'torch==2.13.0'
 }
@@ -291,8 +291,8 @@ install_all() {
   started=$SECONDS
   if ! installed 'mmcv/_ext*'; then
     launch "$STATE/logs/mmcv.log" "$PY" tools/build_mmcv.py wheel --stack "$STACK" && mmcv=$JOB
-    # the rest comes while the compiler is at work, but not before: mmcv's setup.py imports some of
-    # it if it is there, and must not find half a package
+    # install the rest during the compilation, but not before it starts: mmcv's setup.py imports
+    # some of it if present, and must not find an incomplete package
     until has '\[1/' || ! kill -0 "$mmcv" 2>/dev/null; do sleep 0.3; done
   fi
   step 'installing the other packages' packages install_rest
@@ -304,12 +304,12 @@ install_all() {
 ask_doctor() {
   STEP='looking at the environment' LOG=''
   "$PY" -m lightvit_mm.doctor ||
-    fail "something in $ENV is broken" "type what stands behind the arrow, and $AGAIN"
+    fail "something in $ENV is broken" "run the commands after the arrows, and $AGAIN"
 }
 
 # --- all of it -----------------------------------------------------------------------------------
 
-stamp() { # changes with whatever the environment depends on
+stamp() { # a checksum of everything the environment depends on
   local site=("$ENV"/lib/python*/site-packages)
   {
     echo "$ROOT $GPU $STACK" "${site[0]}"/{mm*,onedl_*,torch*,numpy,opencv_*,setuptools}-*.dist-info
@@ -339,10 +339,10 @@ set_up() { # leaves PY, the environment's Python
     installed 'mmcv/_ext*' ||
       step 'looking for a C++ compiler' compiler "$BASE" tools/build_mmcv.py check --stack "$STACK"
     make_env
-    mend
+    repair
     install_all
     [ -z "$GPU" ] || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || command -v nvcc >/dev/null ||
-      echo "  note: there is a GPU but no nvcc, so that mmcv's ops are for the CPU only"
+      echo "  note: there is a GPU but no nvcc, so mmcv's ops will run on the CPU only"
     ask_doctor
     stamp >"$STATE/stamp.new" && mv "$STATE/stamp.new" "$STATE/stamp"
   fi

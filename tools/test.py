@@ -13,12 +13,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Evaluate a detector or a segmentor.')
     add_run_arguments(parser)
     parser.add_argument(
-        'checkpoint', help='weights: a file or an https:// address; or an exported .onnx file'
+        'checkpoint', help='weights (a file or an https:// address) or an exported .onnx file'
     )
     parser.add_argument(
-        '--out', help='keep predictions: a .pkl file (detector), a folder of label maps (segmentor)'
+        '--out',
+        help='write predictions to a .pkl file (detector) or label maps to a folder (segmentor)',
     )
-    parser.add_argument('--show-dir', help='draw predictions beside the ground truth there')
+    parser.add_argument(
+        '--show-dir', help='folder for pictures of predictions next to the ground truth'
+    )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     args = parser.parse_args()
     with user_errors():

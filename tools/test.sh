@@ -8,8 +8,8 @@ set -euo pipefail
 take_stack "$@"
 set_up
 
-# The tests compare with timm, which needs a torchvision. PyPI's does not load beside a CPU torch and
-# then breaks mmdet, so both go into a folder of their own, which lightvit_mm/benchmark/forms.py knows.
+# The tests compare with timm, which needs torchvision. PyPI's does not load with a CPU build of torch
+# and would break mmdet, so both go into a separate folder, which lightvit_mm/benchmark/forms.py knows.
 TIMM='timm==1.0.31 torchvision==0.28.0'
 if [ "$(cat "$ENV/timm/installed" 2>/dev/null)" != "$TIMM" ]; then
   rm -rf "$ENV/timm"
@@ -19,7 +19,7 @@ if [ "$(cat "$ENV/timm/installed" 2>/dev/null)" != "$TIMM" ]; then
 fi
 
 failed=''
-check() { # NAME COMMAND...: runs all of them, so that one call shows everything that is wrong
+check() { # NAME COMMAND...: records a failure and goes on, so that one call shows everything
   local name=$1
   shift
   printf '\n== %s\n' "$name"
@@ -29,7 +29,7 @@ check() { # NAME COMMAND...: runs all of them, so that one call shows everything
 check 'ruff check' ruff check .
 check 'ruff format' ruff format --check .
 check 'mypy' mypy lightvit_mm
-# Side by side, one thread each: two threads for one test are not twice as fast as one.
+# Parallel tests with one thread each: a second thread does not make a test twice as fast.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 check 'pytest' pytest -n auto --maxprocesses 4 --dist worksteal ${REST[@]+"${REST[@]}"}
 

@@ -23,21 +23,21 @@ def main() -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint; without a name, from the last one of the work dir',
+        help='resume from a checkpoint; without a name, from the last one in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision (bfloat16 on a CPU)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate to the number of GPUs and the batch size',
+        help='scale the learning rate with the total batch size over all processes',
     )
     parser.add_argument(
-        '--tensorboard', action='store_true', help='write for TensorBoard too, into the work dir'
+        '--tensorboard', action='store_true', help='also log for TensorBoard, in the work dir'
     )
     parser.add_argument(
         '--show-param-groups',
         action='store_true',
-        help='print learning rate and weight decay of every parameter group, and train nothing',
+        help='print learning rate and weight decay of each parameter group, without training',
     )
     args = parser.parse_args()
     with user_errors():

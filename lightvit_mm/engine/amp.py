@@ -1,4 +1,4 @@
-"""Mixed precision where mmengine's own wrapper has none."""
+"""Mixed precision on CPUs, which mmengine's own wrapper does not support."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,22 +6,22 @@ from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from lightvit_mm.errors import UserError
+from lightvit_mm.registry import OPTIM_WRAPPERS
 
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Forward passes in bfloat16 autocast on the CPU; mmengine's AmpOptimWrapper asserts a GPU.
+    """Optimizer wrapper with bfloat16 autocast on the CPU; mmengine's AmpOptimWrapper needs a GPU.
 
     bfloat16 has the exponent range of float32, so no loss scaling is needed.
     """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast around a training step."""
+        """Run the forward pass of a training step in autocast."""
         with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
             yield
 
@@ -30,13 +30,13 @@ def use_amp(config: Any) -> None:
     """Switch a config to mixed precision, in place: float16 on CUDA, bfloat16 on a CPU.
 
     Raises:
-        UserError: the optimizer wrapper is not a plain one, or the model has an operator without
-            bfloat16 on a CPU.
+        UserError: the config has a special optimizer wrapper, or on a CPU, the model has an
+            operator without bfloat16 support.
     """
     wrapper = config.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'--amp needs optim_wrapper.type OptimWrapper, the config has {kind}')
+        raise UserError(f'--amp needs optim_wrapper.type OptimWrapper, but the config has {kind}')
     if torch.cuda.is_available():
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')

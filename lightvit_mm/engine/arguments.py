@@ -1,4 +1,4 @@
-"""The command-line arguments that several tools share."""
+"""Command-line arguments that several tools share."""
 
 import argparse
 import os
@@ -7,35 +7,35 @@ from mmengine.config import Config, DictAction
 
 from lightvit_mm.data.own import use_own_data
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.running import LAUNCHERS
+from lightvit_mm.engine.launching import LAUNCHERS
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the config and what changes it."""
+    """Add the config file and the options that override it."""
     parser.add_argument('config', help='config file, e.g. configs/retinanet_edgevit_s_coco.py')
-    parser.add_argument('--data-root', help="another place of the config's data set")
+    parser.add_argument('--data-root', help="folder of the config's data set, if not the usual one")
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
-        help='change the config, e.g. train_dataloader.batch_size=4',
+        help='override config entries, e.g. train_dataloader.batch_size=4',
     )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the config, and where and how it is run."""
+    """Add the config arguments, the output folder and the launcher."""
     add_config_arguments(parser)
-    parser.add_argument('--work-dir', help='for what the run writes (work_dirs/<config name>)')
+    parser.add_argument('--work-dir', help='output folder (work_dirs/<config name>)')
     parser.add_argument(
-        '--launcher', choices=LAUNCHERS, default='none', help='of several processes'
+        '--launcher', choices=LAUNCHERS, default='none', help='what starts several processes (none)'
     )
-    # torch's old launcher passes it; the present one sets the variable.
+    # torch's old launcher passes it; torchrun sets the variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def config_of(arguments: argparse.Namespace) -> Config:
-    """The config that arguments of `add_run_arguments` stand for."""
+    """Load the config described by the arguments of `add_run_arguments`."""
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
     return load_config(
         arguments.config,
@@ -47,7 +47,7 @@ def config_of(arguments: argparse.Namespace) -> Config:
 
 
 def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what puts COCO files of the user's own in the place of a config's data."""
+    """Add options that replace a config's data with the user's COCO files."""
     for part, use in (('train', 'train'), ('val', 'validate and test')):
         parser.add_argument(
             f'--{part}-data',
@@ -58,11 +58,11 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--classes-from',
         metavar='ANN',
-        help="take the classes, and their number in the heads, from this COCO file's categories",
+        help="take the classes from this COCO file's categories, and set num_classes of the heads",
     )
 
 
 def with_own_data(config: Config, arguments: argparse.Namespace) -> Config:
-    """The config after what the arguments of `add_own_data_arguments` change in it."""
+    """Apply the arguments of `add_own_data_arguments` to a config, in place, and return it."""
     use_own_data(config, arguments.train_data, arguments.val_data, arguments.classes_from)
     return config

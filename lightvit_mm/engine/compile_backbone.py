@@ -1,4 +1,4 @@
-"""``torch.compile`` for the backbone of a detector or segmentor, from a config."""
+"""A hook that applies ``torch.compile`` to the backbone of a detector or segmentor."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from lightvit_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class CompileBackbone(Hook):
-    """Compile the backbone in training, validation and test, and leave the rest as it is.
+    """Compiles the backbone for training, validation and test, and nothing else.
 
-    In a config: ``custom_hooks = [dict(type='CompileBackbone')]``. Checkpoints stay as they are.
+    In a config: ``custom_hooks = [dict(type='CompileBackbone')]``. Checkpoints do not change.
 
     Args:
-        dynamic: compile once for all sizes of images, as detectors have them; None compiles for the
-            first size, and again when others come. Each time the step waits for the compiler.
+        dynamic: True compiles once for all image sizes, which suits detectors. None compiles for
+            the first size and recompiles for others; the training step waits each time.
     """
 
     def __init__(self, dynamic: bool | None = None) -> None:
         self.dynamic = dynamic
 
     def before_run(self, runner: Runner) -> None:
-        """Have the backbone compiled at its first call.
+        """Mark the backbone for compilation at its first call.
 
         Raises:
             UserError: the model has no backbone.
@@ -33,7 +33,7 @@ class CompileBackbone(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not hasattr(model, 'backbone'):
             raise UserError(
-                f'CompileBackbone: {type(model).__name__} has no backbone; take the hook out of '
+                f'CompileBackbone: {type(model).__name__} has no backbone; remove the hook from '
                 'custom_hooks'
             )
         model.backbone.compile(dynamic=self.dynamic)

@@ -1,4 +1,4 @@
-"""Reading a config for this machine."""
+"""Loading a config and adapting it to this machine."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def load_config(
     """Read a config, apply the command line to it, and adapt it to this machine.
 
     Args:
-        path: the config file.
-        cfg_options: dotted keys to values, as ``--cfg-options`` gives them.
-        data_root: another place for the config's data set.
-        work_dir: where results go; by default the config's own, else ``work_dirs/<config name>``.
-        launcher: one of `lightvit_mm.engine.running.LAUNCHERS`.
+        path: config file.
+        cfg_options: dotted keys and their new values, as parsed from ``--cfg-options``.
+        data_root: folder of the data set, in place of the config's.
+        work_dir: output folder; by default the config's, else ``work_dirs/<config name>``.
+        launcher: one of `lightvit_mm.engine.launching.LAUNCHERS`.
 
     Raises:
-        FileNotFoundError: there is no such config; the message names the closest ones.
+        FileNotFoundError: there is no such config; the message suggests similar names.
     """
     if not Path(path).is_file():
         near = difflib.get_close_matches(
@@ -46,7 +46,7 @@ def load_config(
         hint = f'; did you mean {", ".join(f"configs/{name}" for name in near)}?' if near else ''
         raise FileNotFoundError(f'config {path} does not exist{hint}')
     with suppress(importlib.metadata.PackageNotFoundError):
-        # onedl-mmengine 0.10.12 finds mmseg's configs only under the name of the original release.
+        # onedl-mmengine 0.10.12 looks for mmseg's configs under the original package name only.
         MODULE2PACKAGE['mmseg'] = importlib.metadata.distribution('onedl-mmsegmentation').name
     config = Config.fromfile(path)
     config.merge_from_dict(cfg_options or {})
@@ -61,16 +61,16 @@ def load_config(
 
 
 def _adapt_to_cpu(config: Config) -> None:
-    """Replace what needs CUDA: SyncBN and the nccl backend."""
+    """Replace SyncBN and the nccl backend, which need CUDA."""
     replaced = _replace_sync_bn(config.model)
     config.env_cfg.dist_cfg.backend = 'gloo'
     if config.launcher != 'none':
         if replaced and os.environ.get('RANK', '0') == '0':
             print_log(
-                'SyncBN needs CUDA: BN instead, and each process normalises over its own images',
+                'SyncBN needs CUDA: using BN, so that each process normalises over its own images',
                 level=logging.WARNING,
             )
-        # mmengine's own choice, except for the CUDA device numbers.
+        # mmengine's default, without the CUDA device numbers.
         config.model_wrapper_cfg = {
             'type': 'MMDistributedDataParallel',
             'device_ids': None,
@@ -80,7 +80,7 @@ def _adapt_to_cpu(config: Config) -> None:
 
 
 def _replace_sync_bn(value: Any) -> bool:
-    """Replace every SyncBN in a config by BN; return whether there was one."""
+    """Replace every SyncBN in a config with BN; return whether there was one."""
     found, children = False, value
     if isinstance(value, dict):
         found = value.get('type') == 'SyncBN'

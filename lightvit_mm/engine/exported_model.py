@@ -1,4 +1,4 @@
-"""An exported file in the place of the model that it was made from."""
+"""Running an exported ONNX file in place of its PyTorch model."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ __all__ = ['OnnxModel', 'is_onnx', 'load_onnx', 'use_onnx']
 
 
 def is_onnx(checkpoint: str) -> bool:
-    """Whether a checkpoint is an exported file, by its name."""
+    """Whether the name of a checkpoint is that of an exported file."""
     return checkpoint.lower().endswith('.onnx')
 
 
 @MODELS.register_module()
 class OnnxModel(nn.Module):
-    """Runs a whole detector or segmentor in onnxruntime, in the way of mmengine's models.
+    """A whole detector or segmentor in onnxruntime, with the interface of mmengine models.
 
-    It takes what the test pipeline of the config makes (see `use_onnx`). An image that is smaller
-    than the input of the file is padded with the mean colour to the right and below, as OpenMMLab
-    does; one that is larger is shrunk. Results are in pixels of the image on disk.
+    Its input comes from the config's test pipeline (see `use_onnx`). As in OpenMMLab, an image
+    smaller than the file's input is padded on the right and bottom with the mean colour; a larger
+    one is shrunk. Results are in pixels of the image on disk.
 
     Args:
-        file: written by tools/export_onnx.py.
+        file: ONNX file written by tools/export_onnx.py.
         settings: ``model`` of the config.
 
     Raises:
-        UserError: the file is missing, onnxruntime cannot read it, or it has no predictions.
+        UserError: the file is missing, onnxruntime cannot read it, or it outputs no predictions.
     """
 
     def __init__(self, file: str, settings: dict[str, Any]) -> None:
@@ -59,34 +59,34 @@ class OnnxModel(nn.Module):
         if 'classes' not in made or not {'boxes', 'logits'} & set(outputs):
             raise UserError(
                 f'{file}: outputs {", ".join(outputs)} are no predictions. Give a whole detector '
-                'or segmentor that tools/export_onnx.py has written (without --backbone-only)'
+                'or segmentor exported by tools/export_onnx.py (without --backbone-only)'
             )
         if self.session.get_outputs()[0].shape[1] == 1:
-            raise UserError(f'{file}: a segmentor of one channel; only argmax of several is here')
+            raise UserError(f'{file}: a segmentor with a single output channel is not supported')
         palette = made['palette']
         if isinstance(palette, list):
-            # JSON has no tuples, and mmengine draws with nothing else.
+            # JSON has no tuples, and mmengine accepts only tuples as colours.
             palette = [tuple(colour) for colour in palette]
         self.dataset_meta = {'classes': tuple(made['classes']), 'palette': palette}
         self.settings = settings
         self.padding = padding_of(settings.get('data_preprocessor') or {})
-        # inference_detector asks it for the device.
+        # inference_detector reads the device from it.
         self.data_preprocessor = BaseDataPreprocessor()
 
     @property
     def size(self) -> Size | None:
-        """Height and width of the input, None if they are open."""
+        """Height and width of the input, None if they are dynamic."""
         height, width = self.session.get_inputs()[0].shape[2:]
         return (height, width) if isinstance(height, int) else None
 
     def test_step(self, data: dict[str, Any]) -> list[Any]:
-        """Predictions of a batch.
+        """Predict a batch.
 
         Args:
-            data: ``inputs``, images (3, H, W) as OpenCV reads them, and ``data_samples``.
+            data: ``inputs``, a list of (3, H, W) BGR images, and their ``data_samples``.
 
         Returns:
-            The samples with ``pred_instances`` or ``pred_sem_seg``.
+            The samples with ``pred_instances`` or ``pred_sem_seg`` added.
         """
         pairs = zip(data['inputs'], data['data_samples'], strict=True)
         return [self._predict(image.numpy().transpose(1, 2, 0), sample) for image, sample in pairs]
@@ -138,17 +138,17 @@ class OnnxModel(nn.Module):
 
 
 def use_onnx(config: Config, file: str) -> None:
-    """Put an exported file into a config, in the place of its model, and adapt the test pipelines.
+    """Replace the model of a config with an exported file, and adapt the test pipelines, in place.
 
-    Images come out of them as large as the file can take them, and as the config says if that is
-    less or if the file takes any size.
+    If the file has a fixed input size, every Resize gets that size as its scale, except those that
+    keep the aspect ratio and whose scale already fits. Dynamic files leave the pipelines alone.
 
     Raises:
         UserError: see `OnnxModel`.
     """
     height, width = _open(file).get_inputs()[0].shape[2:]
     config.model = {'type': 'OnnxModel', 'file': file, 'settings': config.model.to_dict()}
-    # Its copy of the weights has nothing to copy.
+    # An exported model has no weights to average.
     config.custom_hooks = [h for h in config.get('custom_hooks', []) if h.type != 'EMAHook']
     if not isinstance(height, int):
         return
@@ -162,11 +162,11 @@ def use_onnx(config: Config, file: str) -> None:
 
 
 def load_onnx(config: Config, file: str) -> OnnxModel:
-    """An exported file in the form that mmdet's and mmseg's inference functions take.
+    """Load an exported file for mmdet's and mmseg's inference functions.
 
     Args:
-        config: that of the export; it is changed, see `use_onnx`.
-        file: written by tools/export_onnx.py.
+        config: config that the file was exported with; changed in place, see `use_onnx`.
+        file: ONNX file written by tools/export_onnx.py.
 
     Raises:
         UserError: see `OnnxModel`.
@@ -181,10 +181,10 @@ def load_onnx(config: Config, file: str) -> OnnxModel:
 def _open(file: str) -> Any:
     require_packages(['onnxruntime'])
     if not Path(file).is_file():
-        raise UserError(f'{file} does not exist; tools/export_onnx.py writes such files')
+        raise UserError(f'{file} does not exist; tools/export_onnx.py creates such files')
     try:
         return open_session(Path(file))
-    except Exception as error:  # onnxruntime's own have no common base
+    except Exception as error:  # onnxruntime's errors have no common base
         raise UserError(f'{file} is not an ONNX file that onnxruntime can run: {error}') from error
 
 

@@ -1,4 +1,4 @@
-"""What a training run logged, gathered over its resumptions."""
+"""The logged losses and metrics of a training run, including its resumed parts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# COCO's metrics are logged as fractions, those of segmentation in percent.
+# COCO metrics are logged as fractions, segmentation metrics in percent.
 COCO_PREFIX = 'coco/'
 
 
@@ -16,13 +16,13 @@ class History:
     """Loss and learning rate by iteration, and metrics (in percent) by iteration.
 
     Attributes:
-        loss: total loss, averaged as the config's log processor does.
-        loss_parts: name to the losses it is the sum of, where there are several.
+        loss: total loss, averaged by the config's log processor.
+        loss_parts: the losses that add up to it, by name, if there are several.
         lr: learning rate.
-        time: seconds of an iteration, averaged as the loss is.
-        data_time: seconds thereof that it waited for its images.
-        memory: the most that was held so far, in MB: by tensors on a GPU, by the process on a CPU.
-        metrics: name, such as ``'bbox_mAP'`` or ``'mIoU'``, to value by iteration.
+        time: seconds per iteration, averaged like the loss.
+        data_time: the part of ``time`` spent waiting for images.
+        memory: peak so far in MB: of tensors on a GPU, of the process on a CPU.
+        metrics: values by iteration for each metric, e.g. ``'bbox_mAP'`` or ``'mIoU'``.
     """
 
     loss: dict[int, float] = field(default_factory=dict)
@@ -35,11 +35,11 @@ class History:
 
     @property
     def iterations(self) -> int:
-        """The last iteration that was logged."""
+        """The last logged iteration."""
         return max([0, *self.loss, *(i for values in self.metrics.values() for i in values)])
 
     def final(self) -> dict[str, float]:
-        """The metrics of the end of the training: none if it was not evaluated after its end."""
+        """Metrics after the last iteration; empty if it was not followed by an evaluation."""
         end = max(self.loss, default=0)
         return {
             metric: values[max(values)]
@@ -49,11 +49,11 @@ class History:
 
 
 def read_history(work_dir: str | Path) -> History:
-    """Read every ``scalars.json`` under ``work_dir``, later runs over earlier ones."""
+    """Read every ``scalars.json`` under ``work_dir``; later runs override earlier ones."""
     history = History()
     last_of_epoch: dict[int, int] = {}
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        # A killed run may leave half a line at the end.
+        # A killed run may leave an incomplete last line.
         for line in file.read_text().splitlines():
             try:
                 entry = json.loads(line)
@@ -73,7 +73,7 @@ def read_history(work_dir: str | Path) -> History:
                     last = last_of_epoch.get(entry['epoch'], 0)
                     last_of_epoch[entry['epoch']] = max(last, iteration)
             else:
-                # Validation counts epochs where training does.
+                # In epoch-based training, validation logs the epoch as its step.
                 iteration = last_of_epoch.get(entry['step'], entry['step'])
                 for name, value in metrics_in_percent(entry).items():
                     history.metrics.setdefault(name, {})[iteration] = value
@@ -81,7 +81,7 @@ def read_history(work_dir: str | Path) -> History:
 
 
 def metrics_in_percent(entry: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a log entry, under the names of ``configs/published.yml``."""
+    """Metrics of a log entry, with the names used in ``configs/published.yml``."""
     return {
         name.removeprefix(COCO_PREFIX): 100 * value if name.startswith(COCO_PREFIX) else value
         for name, value in entry.items()

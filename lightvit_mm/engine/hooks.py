@@ -1,4 +1,4 @@
-"""Hooks that keep a long training from losing what it has."""
+"""Hooks that keep a long training from losing its progress."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import numpy as np
 from mmengine.dataset import worker_init_fn
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import UserError
+from lightvit_mm.registry import HOOKS
 
-# GradScaler begins at 2**16 and halves at each step that it skips: a scale too large is put right
-# in sixteen of them. More in a row, and it is not the scale.
+# GradScaler starts at 2**16 and halves at each step it skips, so sixteen skips in a row reduce the
+# scale to 1. If more are needed, the scale is not the problem.
 AMP_SKIPS = 20
 
 
 @HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook that always leaves a whole checkpoint behind.
+    """mmengine's CheckpointHook, changed so that there is always a whole checkpoint.
 
-    An old checkpoint is removed after the new one is written, not before: with
-    ``max_keep_ckpts=1`` or ``save_best`` a full disk or a kill in between would else leave none.
-    A run that resumes by itself (``resume=True`` without ``load_from``) goes on from the last
-    checkpoint that is whole, not from the one that ``last_checkpoint`` happens to name.
+    An old checkpoint is removed after the new one is written. mmengine removes it before, so with
+    ``max_keep_ckpts=1`` or ``save_best`` a full disk or a kill in between leaves none. A run that
+    resumes automatically (``resume=True`` without ``load_from``) continues from the last whole
+    checkpoint, which need not be the one named in ``last_checkpoint``.
     """
 
     file_backend: Any
 
     def before_run(self, runner: Runner) -> None:
-        """Choose what an automatic resume goes on from.
+        """Choose the checkpoint of an automatic resume.
 
         Raises:
             UserError: there are checkpoints, but none is whole.
@@ -48,8 +48,8 @@ class WholeCheckpointHook(CheckpointHook):
         runner._load_from = latest_checkpoint(runner.work_dir)
         if runner._load_from is None and (Path(runner.work_dir) / 'last_checkpoint').exists():
             raise UserError(
-                f'no checkpoint in {runner.work_dir} is whole; start anew without resume=True, or '
-                'name a checkpoint by load_from'
+                f'no checkpoint in {runner.work_dir} is whole; start over without resume=True, or '
+                'name a checkpoint in load_from'
             )
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -73,7 +73,7 @@ class WholeCheckpointHook(CheckpointHook):
 
 
 class _LateRemoval:
-    """A file backend that notes what it is to remove."""
+    """A file backend that records removals instead of carrying them out."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -91,24 +91,24 @@ class _LateRemoval:
 
 @HOOKS.register_module()
 class StepSeedHook(Hook):
-    """Makes what a training step draws depend on the seed and the step alone.
+    """Makes the random numbers of a training step depend only on the seed and the step.
 
-    mmengine keeps no state of the random generators: a resumed run would draw other dropouts, drop
-    paths, samples and augmentations than the run that it continues. With this hook it draws the
-    same, from every checkpoint of an iteration-based loop with worker processes, and from the end
-    of an epoch of an epoch-based loop, with ``persistent_workers=False`` or no workers. Persistent
-    workers carry their state from epoch to epoch, where nothing can reach it.
+    mmengine does not save the state of the random generators, so a resumed run draws other
+    dropouts, drop paths, samples and augmentations than an uninterrupted one. With this hook both
+    draw the same: in iteration-based loops with worker processes from every checkpoint, in
+    epoch-based loops from the end of an epoch, with ``persistent_workers=False`` or no workers.
+    Persistent workers keep their state across epochs, and it cannot be restored.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed this process and, where they start with the epoch, its data workers."""
+        """Seed this process, and its data workers if they start with the epoch."""
         seed = _seed(runner.seed, 0, runner.epoch)
         set_random_seed(seed)
         loader = runner.train_dataloader
         if isinstance(runner.train_loop, EpochBasedTrainLoop) and not loader.persistent_workers:
-            # mmengine's gives the workers of every epoch the same seed, and so the same flips.
+            # By default mmengine seeds the workers of every epoch alike: the same flips each time.
             loader.worker_init_fn = partial(
                 worker_init_fn, num_workers=loader.num_workers, rank=get_rank(), seed=seed
             )
@@ -119,37 +119,37 @@ class StepSeedHook(Hook):
 
 
 def _seed(*words: int) -> int:
-    # Below 2**31: mmengine adds the number of the worker to it.
+    # Below 2**31, since mmengine adds the worker's number to it.
     return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops a training whose loss is no finite number, and says where.
+    """Stops a training whose loss is not finite, and reports the step and its images.
 
-    It reads the loss, and the norm of the gradients where the config clips them, from the message
-    hub. mmengine's RuntimeInfoHook has just put them there as Python numbers, at every step, for
-    the log; so this waits for no device that has not been waited for already.
+    It reads the loss, and the gradient norm if the config clips gradients, from the message hub,
+    where mmengine's RuntimeInfoHook has just stored them as Python numbers for the log. The hook
+    therefore causes no extra synchronisation with a GPU.
 
-    Under a GradScaler a step with infinite gradients is skipped by design; there the run is
-    stopped after `AMP_SKIPS` such steps in a row.
+    A GradScaler skips steps with infinite gradients by design; with one, the run stops after more
+    than `AMP_SKIPS` skipped steps in a row.
     """
 
-    # After RuntimeInfoHook, before the CheckpointHook saves what is broken.
+    # After RuntimeInfoHook, and before CheckpointHook saves broken weights.
     priority = 'HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Forget an earlier run."""
+        """Reset the state of an earlier run."""
         self._skipped = 0
         self._files_before: list[str] = []
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Look at the numbers of this step.
+        """Check the loss and the gradient norm of this step.
 
         Raises:
-            UserError: one of them is infinite or undefined; says the iteration, the images of
+            UserError: one of them is not finite; the message gives the iteration, the images of
                 the batch and the last good checkpoint.
         """
         files = _image_files(data_batch)
@@ -179,7 +179,7 @@ class FiniteLossHook(Hook):
         if get_world_size() > 1:
             where += f', process {get_rank()}'
         if self._skipped > 1:
-            where += f', the {self._skipped}th such step in a row'
+            where += f' after {self._skipped - 1} skipped steps in a row'
         checkpoint = latest_checkpoint(runner.work_dir, finite=True)
         go_on = (
             f'last good checkpoint: {checkpoint}'
@@ -192,8 +192,8 @@ class FiniteLossHook(Hook):
             'images of the batch before, whose step may have broken the weights: '
             f'{", ".join(self._files_before) or "none"}\n'
             f'{go_on}\n'
-            'Look at these images and their annotations; then a lower learning rate, a longer '
-            'warm-up or optim_wrapper.clip_grad (and with --amp, a run without it)'
+            'Check these images and their annotations; then try a lower learning rate, a longer '
+            'warm-up or optim_wrapper.clip_grad (with --amp, also a run without it)'
         )
 
 

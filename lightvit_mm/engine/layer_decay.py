@@ -1,4 +1,4 @@
-"""Layer-wise learning-rate decay: the nearer to the image, the smaller the learning rate."""
+"""Layer-wise learning-rate decay: layers closer to the image get smaller learning rates."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from lightvit_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LightViTLayerDecay(DefaultOptimWrapperConstructor):
-    """mmengine's constructor, with the learning rate of a backbone's layers scaled by their depth.
+    """mmengine's constructor, with the learning rates of a backbone's layers scaled by depth.
 
     Layer l of n (`PyramidBackbone.get_layer_depth`) gets ``decay_rate ** (n - 1 - l)`` times the
-    learning rate that it would have otherwise, from ``custom_keys`` or ``bias_lr_mult`` for
-    instance. Everything outside the backbone keeps its own. Parameters of the same settings form
-    one group, since an optimizer's step costs time for every group.
+    learning rate it would otherwise have, e.g. from ``custom_keys`` or ``bias_lr_mult``. Nothing
+    outside the backbone changes. Parameters with the same settings share one group, since every
+    group adds to the time of an optimizer step.
 
-    A schedule's ``eta_min`` is the same for all groups and may lie above what the first layers
-    start from: state ``eta_min_ratio`` instead, or 0 where the scheduler has none (PolyLR).
+    A schedule's ``eta_min`` applies to all groups and may exceed the initial learning rate of the
+    first layers: use ``eta_min_ratio`` instead, or 0 if the scheduler has none (PolyLR).
 
     The backbone may be anywhere in the model, and there may be several::
 
@@ -36,11 +36,11 @@ class LightViTLayerDecay(DefaultOptimWrapperConstructor):
 
     Args:
         optim_wrapper_cfg: config of the optimizer wrapper, with the ``optimizer`` and its ``lr``.
-        paramwise_cfg: ``decay_rate`` in (0, 1], and all that mmengine's constructor takes.
+        paramwise_cfg: ``decay_rate`` in (0, 1], and the options of mmengine's constructor.
 
     Raises:
-        UserError: ``decay_rate`` or ``lr`` is missing or no such number; on building, the model has
-            no `PyramidBackbone`.
+        UserError: ``decay_rate`` or ``lr`` is missing or invalid, or the model to optimise has no
+            `PyramidBackbone`.
     """
 
     def _validate_cfg(self) -> None:
@@ -56,8 +56,8 @@ class LightViTLayerDecay(DefaultOptimWrapperConstructor):
             )
         if not _is_number(self.base_lr):
             raise UserError(
-                'LightViTLayerDecay scales the learning rate of the optimizer, so the config has '
-                f'to state it; optimizer.lr is {self.base_lr!r}'
+                'LightViTLayerDecay scales the learning rate of the optimizer, so the config must '
+                f'set it; optimizer.lr is {self.base_lr!r}'
             )
 
     def add_params(
@@ -67,7 +67,7 @@ class LightViTLayerDecay(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Add groups for all parameters of ``module``; mmengine calls it for every submodule."""
+        """Add groups for all parameters of ``module``; mmengine calls this for every submodule."""
         if prefix:
             super().add_params(params, module, prefix, is_dcn_module)
             return
@@ -99,7 +99,7 @@ class LightViTLayerDecay(DefaultOptimWrapperConstructor):
         if not scales:
             raise UserError(
                 f'LightViTLayerDecay: {type(model).__name__} has no backbone of lightvit_mm, '
-                "whose layers could be told apart; leave out constructor='LightViTLayerDecay'"
+                "so there are no layers to scale; remove constructor='LightViTLayerDecay'"
             )
         return scales
 

@@ -1,4 +1,4 @@
-"""The parameter groups of an optimizer: as a table, and against the schedule."""
+"""Parameter groups of an optimizer: merging them, showing them, checking the schedule."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Group = dict[str, Any]
 
 
 def param_group_table(optimizer: Optimizer, model: nn.Module) -> Table:
-    """Parameters of the same learning rate and weight decay, a row each; at the end, the frozen.
+    """One row per pair of learning rate and weight decay, and a last one for frozen parameters.
 
     Args:
-        optimizer: as training will use it.
-        model: whose parameters it updates; gives the names.
+        optimizer: optimizer of the training.
+        model: model that it updates, for the names of the parameters.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     rows: dict[tuple[Any, Any], list[nn.Parameter]] = {}
@@ -37,9 +37,9 @@ def param_group_table(optimizer: Optimizer, model: nn.Module) -> Table:
 
 
 def rising_groups(optimizer: Optimizer, schedulers: Iterable[Mapping[str, Any]]) -> str | None:
-    """A warning where a schedule ends above the learning rate that a group starts from.
+    """A warning if the schedule ends above the initial learning rate of a group, else None.
 
-    mmengine takes ``eta_min`` as it is for every group, however small its learning rate.
+    mmengine uses the same ``eta_min`` for every group, however small its learning rate.
     """
     floor = max((scheduler.get('eta_min') or 0.0 for scheduler in schedulers), default=0.0)
     lrs = [group['lr'] for group in optimizer.param_groups]
@@ -49,26 +49,16 @@ def rising_groups(optimizer: Optimizer, schedulers: Iterable[Mapping[str, Any]])
     return (
         f'the schedule raises the learning rate of {len(rising)} of {len(lrs)} groups '
         f'(the smallest is {min(rising):.4g}) to eta_min={floor:.4g}; '
-        'of CosineAnnealingLR state eta_min_ratio instead, of PolyLR eta_min=0'
+        'for CosineAnnealingLR set eta_min_ratio instead, for PolyLR eta_min=0'
     )
 
 
-def _content(
-    parameters: list[nn.Parameter], names: dict[nn.Parameter, str]
-) -> tuple[str, str, str]:
-    """Number of tensors, number of parameters, and the first few names."""
-    shown = [names[parameter] for parameter in parameters[:NAMES_SHOWN]]
-    more = ['...'] if len(parameters) > NAMES_SHOWN else []
-    count = sum(parameter.numel() for parameter in parameters)
-    return str(len(parameters)), f'{count:,}', '\n'.join(shown + more)
-
-
 def merge_equal_groups(groups: Iterable[Group]) -> list[Group]:
-    """Groups that differ in their parameters only, as one.
+    """Merge groups that differ only in their parameters.
 
-    mmengine makes a group for each parameter where settings go by name: hundreds of them slow down
-    every step of the optimizer and of the schedule. A group with a parameter that was there before
-    stays alone, so that torch refuses it; in one group it would update it twice with a warning.
+    With settings by parameter name, mmengine makes one group per parameter: hundreds of groups,
+    which slow down every step of the optimizer and the schedule. A group that repeats a parameter
+    stays separate, so that torch raises an error; within one group torch only warns.
     """
     merged: dict[str, Group] = {}
     repeated = []
@@ -82,3 +72,13 @@ def merge_equal_groups(groups: Iterable[Group]) -> list[Group]:
         key = repr(sorted(settings.items()))
         merged.setdefault(key, {'params': [], **settings})['params'].extend(group['params'])
     return [*merged.values(), *repeated]
+
+
+def _content(
+    parameters: list[nn.Parameter], names: dict[nn.Parameter, str]
+) -> tuple[str, str, str]:
+    """Number of tensors, number of parameters, and the first few names."""
+    shown = [names[parameter] for parameter in parameters[:NAMES_SHOWN]]
+    more = ['...'] if len(parameters) > NAMES_SHOWN else []
+    count = sum(parameter.numel() for parameter in parameters)
+    return str(len(parameters)), f'{count:,}', '\n'.join(shown + more)

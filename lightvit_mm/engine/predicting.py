@@ -1,4 +1,4 @@
-"""Pictures and a JSON of predictions for images on disk: what tools/predict.py does."""
+"""Predictions for images on disk, as pictures and JSON: the work of tools/predict.py."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.engine.exported_model import is_onnx, load_onnx
-from lightvit_mm.engine.fitting import require_whole
 from lightvit_mm.engine.memory import keep_freed_memory
+from lightvit_mm.engine.model_checks import require_whole
 from lightvit_mm.errors import UserError
+from lightvit_mm.files import whole_file
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 @dataclass
 class Predictions:
-    """What `predict` wrote.
+    """The files that `predict` wrote.
 
     Attributes:
-        json_file: predictions of all images.
-        pictures: one drawing an image.
-        failed: images that could not be read, with the reason.
+        json_file: predictions for all images.
+        pictures: one drawing per image.
+        failed: reasons by name, for images that could not be processed.
     """
 
     json_file: Path
@@ -41,13 +42,13 @@ class Predictions:
 
 
 def find_images(source: str) -> tuple[Path, list[Path]]:
-    """The images that a file name, a folder (searched in depth) or a glob pattern stands for.
+    """Find the images that a file name, a folder (searched recursively) or a glob pattern matches.
 
     Returns:
-        The folder that they have in common, and their paths in order.
+        Their common folder, and their sorted paths.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no images.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -78,18 +79,18 @@ def predict(
     """Run a trained model on images.
 
     Args:
-        config: as `load_config` gives it.
-        checkpoint: the weights, or a file that tools/export_onnx.py made of the whole model.
+        config: config from `load_config`.
+        checkpoint: weights, or a whole model exported by tools/export_onnx.py.
         source: an image, a folder or a glob pattern.
-        out_dir: gets one picture an image (at the image's place below the common folder),
-            ``predictions.json`` (an image a line), and for segmentors ``labels/`` with a PNG of
-            class numbers each.
-        score_thr: boxes below it are not drawn; the JSON has them all.
-        device: where to run; a GPU if there is one. An ONNX file runs on the CPU.
+        out_dir: output folder. It gets one picture per image (with the image's path relative to the
+            common folder), ``predictions.json`` (one line per image), and for segmentors
+            ``labels/``, one PNG of class indices per image.
+        score_thr: boxes with a lower score are not drawn; the JSON has all boxes.
+        device: torch device; by default a GPU if there is one. An ONNX file runs on the CPU.
 
     Raises:
-        UserError: there are no images, the checkpoint is not of this config, there is no such
-            device, or the ONNX file cannot be run.
+        UserError: there are no images, the checkpoint does not fit the config, the device does not
+            exist, or the ONNX file cannot be run.
     """
     root, files = find_images(source)
     if is_onnx(checkpoint):
@@ -103,9 +104,8 @@ def predict(
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     result = Predictions(out / 'predictions.json')
-    # As they come: a hundred boxes of each of many images would fill the memory.
-    unfinished = out / 'predictions.json.part'
-    with unfinished.open('w') as content:
+    # Written one by one, since all boxes of many images would fill the memory.
+    with whole_file(result.json_file, keep_part=True) as part, part.open('w') as content:
         content.write(f'{{"checkpoint": {json.dumps(checkpoint)},\n"images": [')
         for file in track(files, description='predicting', disable=len(files) == 1):
             relative = file.relative_to(root)
@@ -113,7 +113,8 @@ def predict(
             try:
                 image = mmcv.imread(file, channel_order='bgr')
                 sample = None if image is None else _infer(model, image)
-            except (cv2.error, OSError) as error:  # of a very long image resizing may leave nothing
+            except (cv2.error, OSError) as error:
+                # For instance, resizing leaves no pixel of a very long image.
                 sample, reason = None, f'{type(error).__name__}: {error}'
             if sample is None:
                 result.failed[str(file)] = reason.strip()
@@ -136,7 +137,6 @@ def predict(
             content.write((',\n' if result.pictures else '\n') + json.dumps(entry))
             result.pictures.append(picture)
         content.write(f'\n],\n"failed": {json.dumps(result.failed)}}}\n')
-    unfinished.replace(result.json_file)
     return result
 
 
@@ -151,10 +151,10 @@ def _common_parts(files: Iterable[Path]) -> tuple[str, ...]:
 
 
 def usable_device(name: str | None) -> str:
-    """The name of a device to run on: that one, else a GPU if there is one.
+    """Check that a device can be used and return its name; None chooses a GPU if there is one.
 
     Raises:
-        UserError: torch knows no such device here.
+        UserError: torch cannot use the device.
     """
     name = name or ('cuda:0' if torch.cuda.is_available() else 'cpu')
     try:
@@ -168,7 +168,7 @@ def usable_device(name: str | None) -> str:
 
 
 def load_model(config: Config, checkpoint: str, device: str) -> Any:
-    """The trained detector or segmentor of a config in eval mode, its backbone in deploy form."""
+    """Load the trained detector or segmentor of a config, in eval mode and deploy form."""
     if config.default_scope == 'mmdet':
         from mmdet.apis import init_detector
 
@@ -185,7 +185,7 @@ def load_model(config: Config, checkpoint: str, device: str) -> Any:
 def _visualizer(config: Config, model: Any) -> Any:
     from mmengine.registry import VISUALIZERS
 
-    # Without backends: the pictures are written by name, not into a run's folder.
+    # No backends: pictures are written by file name, not into the folder of a run.
     visualizer = VISUALIZERS.build({**config.visualizer, 'vis_backends': None})
     visualizer.dataset_meta = model.dataset_meta
     return visualizer

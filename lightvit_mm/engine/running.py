@@ -1,4 +1,4 @@
-"""Training and evaluation from a config: what tools/train.py and tools/test.py do."""
+"""Training and evaluation from a config: the work of tools/train.py and tools/test.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import DATASETS
@@ -24,26 +23,20 @@ from lightvit_mm.data.config import datasets_of
 from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.broken_samples import NamingRunner
 from lightvit_mm.engine.exported_model import is_onnx, use_onnx
-from lightvit_mm.engine.fitting import (
+from lightvit_mm.engine.launching import join_process_group, leave_process_group
+from lightvit_mm.engine.memory import ResidentMemoryHook, keep_freed_memory
+from lightvit_mm.engine.model_checks import (
     check_channels,
     require_whole,
-    tell_other_classes,
-    tell_what_stays_new,
+    warn_of_new_weights,
+    warn_of_other_classes,
 )
-from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
-from lightvit_mm.engine.watching import ResidentMemoryHook, progress_line, use_tensorboard
+from lightvit_mm.engine.progress import progress_line, use_tensorboard
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import ConfigError, UserError
 
-# Each with the variable that it sets in every process.
-LAUNCHERS = {
-    'none': None,
-    'pytorch': 'RANK',
-    'slurm': 'SLURM_PROCID',
-    'mpi': 'OMPI_COMM_WORLD_RANK',
-}
-# What the registry and Python say of a `type` or an argument that does not exist.
+# Errors of the registry and of Python for a `type` or an argument that does not exist.
 MISNAMED = re.compile(r'is not in the \S+ registry|unexpected keyword|required positional argument')
 
 
@@ -54,36 +47,36 @@ def train(
     auto_scale_lr: bool = False,
     tensorboard: bool = False,
 ) -> Runner:
-    """Train (and validate, as the config says).
+    """Train, with validation if the config has it.
 
     Args:
-        config: as `load_config` gives it.
+        config: config from `load_config`.
         resume: ``'auto'`` for the last whole checkpoint of the work dir, or a checkpoint file.
-        amp: mixed precision, see `use_amp`.
-        auto_scale_lr: scale the learning rate by the real over the base batch size.
-        tensorboard: write for TensorBoard too, see `use_tensorboard`.
+        amp: use mixed precision, see `use_amp`.
+        auto_scale_lr: scale the learning rate by the actual over the base batch size.
+        tensorboard: also log for TensorBoard, see `use_tensorboard`.
 
     Returns:
         The runner after training.
 
     Raises:
-        UserError: the data are missing or cannot be used, the parts of the model do not fit, an
-            option does not go with the config, or the disk or the data failed on the way.
+        UserError: the data are missing or unusable, the parts of the model do not fit together, an
+            option does not fit the config, or the disk or the data failed during training.
     """
     if tensorboard:
         use_tensorboard(config)
     check_before_run(config, ('train', 'val') if config.get('val_cfg') else ('train',))
     _apply_options(config, amp, auto_scale_lr)
     if resume:
-        _go_on_from(config, resume)
+        _resume_from(config, resume)
     with _explained_failures(config.work_dir):
         runner = _runner(config)
         if resume:
             require_whole(_bare_model(runner), config.load_from)
-            tell_other_classes(config.load_from, _classes(config, 'train'))
+            warn_of_other_classes(config.load_from, _classes(config, 'train'))
         elif config.get('load_from'):
             classes = _classes(config, 'train')
-            tell_what_stays_new(_bare_model(runner), config.load_from, classes)
+            warn_of_new_weights(_bare_model(runner), config.load_from, classes)
         if not torch.cuda.is_available():
             runner.register_hook(ResidentMemoryHook())
         with progress_line(runner):
@@ -92,17 +85,14 @@ def train(
         f'trained: checkpoint {find_latest_checkpoint(runner.work_dir)}, log {_log_file(runner)}',
         logger='current',
     )
-    _leave_process_group(runner)
+    leave_process_group(runner)
     return runner
 
 
 def show_param_groups(config: Config, amp: bool = False, auto_scale_lr: bool = False) -> None:
-    """Print the parameter groups that `train` would begin with; needs no data.
+    """Print the parameter groups that `train` would start with; needs no data.
 
-    Learning rates are those before any schedule or warmup.
-
-    Args:
-        config, amp, auto_scale_lr: as in `train`.
+    The learning rates are those before any schedule or warm-up. The arguments are those of `train`.
     """
     _apply_options(config, amp, auto_scale_lr)
     config = copy.deepcopy(config)
@@ -123,7 +113,7 @@ def show_param_groups(config: Config, amp: bool = False, auto_scale_lr: bool = F
             warning = rising_groups(wrapper.optimizer, schedulers)
             if warning:
                 print(f'warning: {warning}')
-    _leave_process_group(runner)
+    leave_process_group(runner)
 
 
 def test(
@@ -136,28 +126,28 @@ def test(
     """Evaluate a checkpoint on the test set of a config.
 
     Args:
-        config: as `load_config` gives it.
-        checkpoint: the weights, or a file that tools/export_onnx.py made of the whole model.
-        out: where predictions are kept: a .pkl file for detectors, a folder of label maps for
+        config: config from `load_config`.
+        checkpoint: weights, or a whole model exported by tools/export_onnx.py.
+        out: output for predictions: a .pkl file for detectors, a folder for the label maps of
             segmentors.
-        show_dir: where pictures are drawn.
+        show_dir: output folder for pictures.
         tta: average over flips (and scales, for segmentors).
 
     Returns:
         The metrics.
 
     Raises:
-        UserError: the data are missing or cannot be used, the parts of the model do not fit, or
-            an option does not go with the config.
+        UserError: the data are missing or unusable, the parts of the model do not fit together, or
+            an option does not fit the config.
     """
     check_before_run(config, ('test',))
     is_detector = config.default_scope == 'mmdet'
     if is_onnx(checkpoint):
         if tta:
-            raise UserError('--tta needs a checkpoint: it runs at sizes that an ONNX file lacks')
+            raise UserError('--tta needs a checkpoint: an ONNX file does not support its sizes')
         use_onnx(config, checkpoint)
     else:
-        # The config that a resumed run has saved says resume=True.
+        # The saved config of a resumed run has resume=True.
         config.load_from, config.resume = checkpoint, False
     if show_dir:
         config.default_hooks.visualization.draw = True
@@ -178,7 +168,7 @@ def test(
     runner = _runner(config)
     if not is_onnx(checkpoint):
         require_whole(_bare_model(runner), checkpoint)
-        tell_other_classes(checkpoint, _classes(config, 'test'))
+        warn_of_other_classes(checkpoint, _classes(config, 'test'))
     if out and is_detector:
         from mmdet.evaluation import DumpDetResults
 
@@ -190,11 +180,11 @@ def test(
         + (f', predictions {", ".join(kept)}' if kept else ''),
         logger='current',
     )
-    _leave_process_group(runner)
+    leave_process_group(runner)
     return metrics
 
 
-def _go_on_from(config: Config, resume: str) -> None:
+def _resume_from(config: Config, resume: str) -> None:
     if resume == 'auto':
         found = latest_checkpoint(config.work_dir)
         if found is None:
@@ -204,15 +194,15 @@ def _go_on_from(config: Config, resume: str) -> None:
             )
         resume = found
     config.resume, config.load_from = True, resume
-    # mmengine takes over the seed of the checkpoint only after the data loader has begun to shuffle
-    # by another one.
+    # mmengine restores the seed of the checkpoint only after the data loader has started to shuffle
+    # with another one.
     if config.get('randomness', {}).get('seed') is None:
         seed = CheckpointLoader.load_checkpoint(resume, 'cpu').get('meta', {}).get('seed')
         config.randomness = {**config.get('randomness', {}), 'seed': seed}
 
 
 def _classes(config: Config, part: str) -> Sequence[str]:
-    """Names of the classes of a config's data, without reading them; empty if unknown."""
+    """Class names of a config's data, from the config alone; empty if unknown."""
     dataset = next(datasets_of(config[f'{part}_dataloader']), {})
     kind = dataset.get('type')
     if isinstance(kind, str):
@@ -220,24 +210,24 @@ def _classes(config: Config, part: str) -> Sequence[str]:
             kind = registry.get(kind)
     metainfo = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
     classes = metainfo.get('classes') or ()
-    return () if isinstance(classes, str) else classes  # mmengine lets it name a file
+    return () if isinstance(classes, str) else classes  # a string would name a file
 
 
 @contextmanager
 def _explained_failures(work_dir: str) -> Iterator[None]:
-    """What a disk or the data did to a training, told with the checkpoint to go on from."""
+    """Turn a failure of the disk or the data into an error that names the checkpoint to resume."""
     try:
         yield
     except (ConnectionError, UserError):
         raise
     except OSError as error:
-        # An error of a data worker carries the worker's traceback before it.
+        # The message of a data worker's error begins with the worker's traceback.
         reason = str(error).strip().rsplit('\n', 1)[-1]
         checkpoint = latest_checkpoint(work_dir)
         raise UserError(
             f'training stopped: {reason}\n'
             + (
-                f'last whole checkpoint: {checkpoint}. When that is put right, go on with --resume'
+                f'last whole checkpoint: {checkpoint}. Fix the cause, then continue with --resume'
                 if checkpoint
                 else f'no checkpoint was saved in {work_dir}'
             )
@@ -256,12 +246,9 @@ def _apply_options(config: Config, amp: bool, auto_scale_lr: bool) -> None:
 
 
 def _runner(config: Config) -> Runner:
-    _check_launcher(config.launcher)
+    join_process_group(config.launcher)
     if not torch.cuda.is_available():
         keep_freed_memory()
-    if config.launcher == 'pytorch' and not torch.cuda.is_available() and not is_distributed():
-        # mmengine's own start of the process group sets a CUDA device first.
-        torch.distributed.init_process_group(backend='gloo')
     try:
         runner = NamingRunner.from_cfg(config)
     except (KeyError, TypeError) as error:
@@ -277,33 +264,6 @@ def _bare_model(runner: Runner) -> torch.nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
-
-
-def _check_launcher(launcher: str) -> None:
-    variable = LAUNCHERS[launcher]
-    if variable and variable not in os.environ:
-        raise UserError(
-            f'--launcher {launcher}, but {variable} is not set: no such launcher started this '
-            'process. tools/dist_train.sh (pytorch) and tools/slurm_train.sh (slurm) do'
-        )
-    if launcher in ('slurm', 'mpi') and not torch.cuda.is_available():
-        raise UserError(
-            f'--launcher {launcher} needs CUDA, which torch finds none of here; several '
-            'processes on CPUs: tools/dist_train.sh'
-        )
-
-
-def _leave_process_group(runner: Runner) -> None:
-    if not is_distributed():
-        return
-    # A process that ends while another still talks to it makes gloo abort that one.
-    barrier()
-    # gloo's threads end with the last reference to the group, and the wrapper of the model has one.
-    # A thread that frees a tensor while the interpreter ends aborts the process: "terminate called
-    # without an active exception" (pytorch/pytorch#190489).
-    if is_model_wrapper(runner.model):
-        runner.model = runner.model.module
-    torch.distributed.destroy_process_group()
 
 
 def _log_file(runner: Runner) -> str:

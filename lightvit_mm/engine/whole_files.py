@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the last whole checkpoint of a run."""
+"""mmengine's file backend without partly written files, and the last whole checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightvit_mm.files import write_whole
 
 
 class WholeFileBackend(LocalBackend):
-    """mmengine's backend for local files, which it writes by `whole_file`."""
+    """mmengine's backend for local files, which writes through `whole_file`."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes.
@@ -30,28 +30,28 @@ class WholeFileBackend(LocalBackend):
         write_whole(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write text, see `put`."""
+        """Write text; raises the same errors as `put`."""
         write_whole(filepath, obj.encode(encoding))
 
 
 def register_whole_files() -> None:
-    """Make mmengine write local files by `WholeFileBackend`, checkpoints before all."""
+    """Make mmengine write local files, checkpoints among them, with `WholeFileBackend`."""
     register_backend('local', WholeFileBackend, force=True, prefixes='')
 
 
 def latest_checkpoint(work_dir: str | Path, finite: bool = False) -> str | None:
-    """The last checkpoint of a run from which it can go on.
+    """The last checkpoint from which a run can resume.
 
-    That is the one that the run's ``last_checkpoint`` names, or a later one if the run ended
-    between writing it and naming it. One that is damaged is named in the log and passed over for
-    the newest one before it.
+    This is the one named in ``last_checkpoint``, or a later one if the run ended after writing it
+    but before naming it. A damaged checkpoint is logged and skipped in favour of the newest one
+    before it.
 
     Args:
-        work_dir: of the run.
-        finite: pass over checkpoints with infinite or undefined numbers too.
+        work_dir: output folder of the run.
+        finite: also skip checkpoints with infinite or undefined numbers.
 
     Returns:
-        Its path, None if there is none.
+        Path of the checkpoint, None if there is none.
     """
     for path in _newest_first(Path(work_dir)):
         if not is_whole(path):
@@ -85,12 +85,12 @@ def _newest_first(work_dir: Path) -> list[Path]:
         file: file.stat().st_mtime_ns
         for folder in folders
         for file in folder.glob('*.pth')
-        # The best ones are kept without the optimizer.
+        # The best checkpoints lack the optimizer state.
         if file.is_file() and not file.name.startswith('best_')
     }
 
     def order(file: Path) -> tuple[bool, bool, int]:
-        # Copying a folder mixes up the times of its files: by time alone an early epoch could win.
+        # Copying a folder can mix up file times: by time alone, an early epoch could win.
         after_named = (
             named in times and times[file] > times[named] and _step_of(file) > _step_of(named)
         )

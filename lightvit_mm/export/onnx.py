@@ -157,7 +157,7 @@ def export_onnx(
     if not backbone_only and not whole_detector:
         _check_segmentor(config, dynamic)
     # Imported here because exporting a module does not need OpenMMLab's heads.
-    from lightvit_mm.engine.fitting import require_whole
+    from lightvit_mm.engine.model_checks import require_whole
     from lightvit_mm.engine.predicting import find_images, load_model
 
     calibration = find_images(quantize)[1] if quantize else []

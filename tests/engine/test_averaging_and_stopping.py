@@ -1,4 +1,4 @@
-"""mmengine's EMAHook and EarlyStoppingHook beside our checkpoints and loading."""
+"""mmengine's EMAHook and EarlyStoppingHook together with our checkpoints and loading."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_early_stopping(tmp_path):
     last = latest_checkpoint(str(tmp_path))
     assert Path(last).name == 'epoch_3.pth'
     assert len(list(tmp_path.glob('best_mean_epoch_*.pth'))) == 1
-    # The hook keeps no state: a resumed run waits anew.
+    # The hook saves no state, so a resumed run waits as long as a new one.
     config.update(resume=True, load_from=last, experiment_name='resumed')
     runner, losses = run_toy(config)
     assert (runner.epoch, len(losses)) == (6, 9)

@@ -1,4 +1,4 @@
-"""What is wrong in a config is one error that says what to do, before the first step."""
+"""A mistake in a config gives one error with a remedy, before the first training step."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from mmengine.runner import load_checkpoint
 
 from lightvit_mm.backbones import EdgeViT, RepViT
 from lightvit_mm.checkpoints import CheckpointError, WeightsError
-from lightvit_mm.engine.fitting import check_channels
+from lightvit_mm.engine.model_checks import check_channels
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train
@@ -21,7 +21,7 @@ CONFIGS = {
     'arch': ({f'{BACKBONE}.arch': 'huge'}, r"no arch 'huge'; choose one of 'xxs', 'xs', 's'"),
     'argument': (
         {f'{BACKBONE}.depth_multiplier': 2},
-        r"EdgeViT: .*'depth_multiplier'; it takes arch, out_indices,",
+        r"EdgeViT has no argument 'depth_multiplier'; it takes arch, out_norm, out_indices,",
     ),
     'type': ({f'{BACKBONE}.type': 'EdgeVit'}, r'EdgeVit is not in the mmdet::model registry'),
     'argument of a head': ({'model.bbox_head.depth': 2}, r"unexpected keyword argument 'depth'"),

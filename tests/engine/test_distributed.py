@@ -87,7 +87,7 @@ def join_group(rank, folder):
 
 def on_two_processes(function, *arguments):
     """Exit codes of two processes that call ``function(rank, *arguments)``."""
-    # Forked, so that what is imported here need not be imported again.
+    # Forked processes need not import everything again.
     context = multiprocessing.get_context('fork')
     processes = [context.Process(target=function, args=(rank, *arguments)) for rank in (0, 1)]
     for process in processes:
@@ -125,7 +125,7 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path, config_file
     assert len(expected) > 100
     for name, gradient in expected.items():
         assert torch.equal(of_halves[0][name], of_halves[1][name]), name
-        # Of the largest entry: those of the stem are in the hundreds.
+        # Relative to the largest entry, which is in the hundreds for the stem.
         difference = (of_halves[0][name] - gradient).abs().max()
         assert difference <= 1e-5 * gradient.abs().max(), name
 
@@ -154,6 +154,6 @@ def train_and_leave(rank, folder):
 
 
 def test_no_thread_of_the_group_outlives_a_training(tmp_path):
-    """One that does now and then aborts the process while the interpreter ends."""
+    """Such a thread sometimes aborts the process while the interpreter shuts down."""
     assert on_two_processes(train_and_leave, tmp_path) == [0, 0]
     assert (tmp_path / 'work' / 'epoch_1.pth').is_file()

@@ -1,11 +1,11 @@
-"""What a training says and leaves when the disk or the data fail on the way."""
+"""The error and the checkpoint of a training whose disk or data fail on the way."""
 
 import resource
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.toy_run import run_toy, toy_config
+from helpers.toy_run import ToyMetric, run_toy, toy_config
 
 from lightvit_mm.engine.running import train
 from lightvit_mm.engine.whole_files import is_whole
@@ -23,7 +23,7 @@ def at_validation(monkeypatch):
             next(calls)()
             return {'mean': 0.0}
 
-        monkeypatch.setattr('toy_run.ToyMetric.compute_metrics', compute)
+        monkeypatch.setattr(ToyMetric, 'compute_metrics', compute)
 
     return later
 
@@ -49,7 +49,7 @@ def test_data_that_vanish(tmp_path, at_validation, workers):
 
 
 def test_a_full_disk(tmp_path, at_validation):
-    """A limit on the size of files stands in for it; docs/reliability.md has the real one."""
+    """Simulated by a limit on file size; docs/reliability.md has a really full disk."""
     config = toy_config(tmp_path)
     config.model.width = 200
     config.default_hooks.checkpoint.max_keep_ckpts = 1
@@ -66,8 +66,8 @@ def test_a_full_disk(tmp_path, at_validation):
     assert list(tmp_path.glob('epoch*')) == [last]
 
 
-def test_a_work_dir_that_cannot_be(tmp_path):
-    """Root may write everywhere but below a file."""
+def test_a_work_dir_that_cannot_be_made(tmp_path):
+    """Below a file, since root may write anywhere else."""
     (tmp_path / 'file').touch()
     said = failure_of(toy_config(tmp_path / 'file' / 'work'))
     assert f"Not a directory: '{tmp_path}/file/work'" in said

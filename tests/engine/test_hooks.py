@@ -1,10 +1,10 @@
-"""What keeps a long training from losing what it has."""
+"""A long training does not lose its progress."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.toy_run import run_toy, toy_config
+from helpers.toy_run import ToyMetric, run_toy, toy_config
 from mmengine.fileio import LocalBackend
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
@@ -12,8 +12,8 @@ from lightvit_mm.engine.hooks import AMP_SKIPS, FiniteLossHook
 from lightvit_mm.engine.whole_files import WholeFileBackend
 from lightvit_mm.errors import UserError
 
-# onedl-mmengine goes to the right images without loading those before them: their workers' noise
-# is another one then.
+# onedl-mmengine resumes at the right image without loading the earlier ones, so its workers draw
+# other noise.
 NOISE = 0.0 if hasattr(_InfiniteDataloaderIterator, 'skip_iter') else 0.1
 LOADER = {
     'dataset': {'type': 'ToyData', 'noise': NOISE},
@@ -58,7 +58,7 @@ def state(work_dir, name):
     ids=['in-process', 'workers', 'iterations'],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, workers, changes, last, steps, kept):
-    """Killed after ``steps`` steps; the last checkpoint before was after ``kept``."""
+    """Killed after ``steps`` steps, when the last checkpoint was of step ``kept``."""
     _, losses = run_toy(toy_config(tmp_path / 'whole', workers=workers, **changes))
     _, before = run_toy(toy_config(tmp_path / 'killed', workers=workers, **changes), steps)
     assert before == losses[:steps]
@@ -74,7 +74,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, workers, changes, 
         assert torch.equal(found[name], value), name
 
 
-def test_without_the_hook_a_resumed_run_draws_anew(tmp_path):
+def test_without_the_hook_a_resumed_run_draws_other_numbers(tmp_path):
     def config(name, **changes):
         config = toy_config(tmp_path / name, **changes)
         del config.default_hooks.step_seed
@@ -119,7 +119,7 @@ def test_the_best_checkpoint_goes_after_the_better_one_came(tmp_path, monkeypatc
     config = toy_config(tmp_path, epochs=2)
     config.default_hooks.checkpoint.update(save_best='mean', rule='less')
     scores = iter([2.0, 1.0])
-    monkeypatch.setattr('toy_run.ToyMetric.compute_metrics', lambda *_: {'mean': next(scores)})
+    monkeypatch.setattr(ToyMetric, 'compute_metrics', lambda *_: {'mean': next(scores)})
     remove = LocalBackend.remove
     present = []
 
@@ -168,7 +168,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
 
 def test_gradients_that_are_no_numbers_stop_the_run(tmp_path, monkeypatch):
-    """Found by the loss one step later where nothing measures the gradients."""
+    """Without a gradient norm, the loss of the next step shows it."""
     config = toy_config(tmp_path, epochs=3)
     del config.optim_wrapper.clip_grad
     scale = torch.Tensor.backward
@@ -182,7 +182,7 @@ def test_gradients_that_are_no_numbers_stop_the_run(tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         run_toy(config)
     assert 'training stopped at iteration 7: loss nan' in str(caught.value)
-    # The step before was saved, with weights that are no numbers.
+    # The step before was saved, with undefined weights.
     assert (tmp_path / 'epoch_2.pth').is_file()
     assert f'last good checkpoint: {tmp_path}/epoch_1.pth' in str(caught.value)
 
@@ -206,5 +206,5 @@ def test_a_loss_scaler_may_skip_steps_but_not_for_ever(tmp_path):
         losses.append(value)
         hook.after_train_iter(runner, 0, outputs={'loss': value})
     losses.append(float('nan'))
-    with pytest.raises(UserError, match=f'the {AMP_SKIPS + 1}th such step in a row: loss nan'):
+    with pytest.raises(UserError, match=f'after {AMP_SKIPS} skipped steps in a row: loss nan'):
         hook.after_train_iter(runner, 0, outputs={'loss': losses[-1]})

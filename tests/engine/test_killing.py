@@ -1,4 +1,4 @@
-"""Kill -9 at random moments, on a training of seconds; tests/reliability has the real one."""
+"""Kill -9 at random moments of a toy training; tests/reliability kills a real one."""
 
 import multiprocessing
 import os
@@ -29,7 +29,7 @@ def train(work_dir):
 
 @pytest.fixture
 def _one_thread():
-    """As the processes that are killed: more threads add in another order."""
+    """As in the killed processes, since more threads would add in another order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Several processes: the Slurm script, the launchers, and the learning rate for another number."""
+"""Several processes: the Slurm script, the launchers, and the scaling of the learning rate."""
 
 import os
 import subprocess
@@ -80,7 +80,7 @@ def test_slurm_variables(srun, variables, words):
     ('arguments', 'variables', 'message'),
     [
         (TRAIN[:3], {}, 'PARTITION JOB_NAME CONFIG WORK_DIR'),
-        (TRAIN, {'GPUS': '12'}, 'GPUS=12 is no multiple of GPUS_PER_NODE=8'),
+        (TRAIN, {'GPUS': '12'}, 'GPUS=12 is not a multiple of GPUS_PER_NODE=8'),
         (('gpu', 'job', 'configs/none.py', 'out'), {}, 'there is no config configs/none.py'),
     ],
 )

@@ -19,7 +19,7 @@ LR, DECAY, RATE = 1e-2, 0.05, 0.8
 
 
 class Detector(nn.Module):
-    """A backbone with something behind it."""
+    """A backbone followed by a head."""
 
     def __init__(self, backbone: nn.Module, name: str = 'backbone') -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def build(model, optimizer='AdamW', **paramwise):
 
 
 def settings(model, **paramwise):
-    """Of every parameter: its learning rate and weight decay, by name."""
+    """Learning rate and weight decay of every parameter, by name."""
     groups = build(model, **paramwise).optimizer.param_groups
     of = {p: (group['lr'], group['weight_decay']) for group in groups for p in group['params']}
     assert len(of) == sum(len(group['params']) for group in groups)
@@ -58,7 +58,7 @@ def test_every_learning_rate_is_the_formula(family, arch, prefix):
     backbone = family(arch=arch)
     model = backbone
     for name in reversed(prefix.split('.')[:-1]):
-        # What holds the attribute `module` counts as a wrapper for mmengine.
+        # mmengine takes anything with an attribute `module` for a wrapper.
         model = Detector(model, name)
     found = settings(model)
     unwrapped = getattr(model, 'module', model)
@@ -108,7 +108,7 @@ def test_distributed_wrapper(wrapped):
             torch.distributed.destroy_process_group()
 
 
-def test_two_backbones_have_depths_of_their_own():
+def test_two_backbones_have_separate_depths():
     model = nn.ModuleDict({'rgb': tiny(), 'depth': EfficientViT(arch='m0')})
     found = settings(model)
     assert found['rgb.stem.proj.weight'][0] == pytest.approx(LR * RATE**8)
@@ -135,7 +135,7 @@ def test_custom_keys_stay():
     }
     found = settings(Detector(tiny()), custom_keys=keys, norm_decay_mult=0.0)
     assert found['backbone.stem.proj.bias'] == pytest.approx((3 * LR * RATE**8, 0.0))
-    # A custom key sets the other rules aside: mmengine's rule.
+    # In mmengine a custom key overrides the other rules.
     assert found['backbone.stem.norm.weight'] == pytest.approx((0.1 * LR * RATE**8, DECAY))
     assert found['backbone.out_norm.weight'] == pytest.approx((0.1 * LR, DECAY))
     assert found['head.weight'] == pytest.approx((10 * LR, DECAY / 2))

@@ -1,4 +1,4 @@
-"""No file of weights runs code, whatever the way in and however it hides it."""
+"""No weights file can run code, however it is loaded and however the code is hidden."""
 
 import os
 
@@ -33,7 +33,7 @@ SYSTEM = Calls(os.system, 'touch was_run')
 EVIL = {
     'system': {'state_dict': {'weight': SYSTEM}},
     'nested in meta': {'state_dict': {}, 'meta': {'deep': [{'er': SYSTEM}], 'epoch': 1}},
-    # getattr is allowed by name, for the one thing that mmengine's own checkpoints need it for.
+    # getattr is allowed, but only for the one use in mmengine's own checkpoints.
     'getattr': {'state_dict': {}, 'meta': Calls(getattr, HistoryBuffer, '__init__')},
 }
 
@@ -109,7 +109,7 @@ def test_downloads(network, monkeypatch, tmp_path, file, address):
     timm = 'https://huggingface.co/timm/repvit_m1.dist_in1k/resolve/main/model.safetensors'
     network.answers[timm] = file.read_bytes()
     monkeypatch.delenv('HF_ENDPOINT', raising=False)
-    # timm's come as safetensors, which hold no pickle: another file is refused as no such.
+    # timm's files are safetensors, which hold no pickle; any other file is refused.
     with pytest.raises(CheckpointError, match=r'would call|not a whole safetensors file'):
         CheckpointLoader.load_checkpoint(address)
     assert network.asked

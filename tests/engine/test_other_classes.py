@@ -1,4 +1,4 @@
-"""A checkpoint of other classes than the data is told of, before anything is trained on it."""
+"""A warning before a training or evaluation on other classes than those of the checkpoint."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from helpers import small_data
 
 from lightvit_mm.data.own import use_own_data
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.fitting import tell_what_stays_new
+from lightvit_mm.engine.model_checks import warn_of_new_weights
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train
 from lightvit_mm.errors import UserError
@@ -67,7 +67,7 @@ def test_training_begins_with_a_new_head(one_class, tmp_path):
     assert 'bbox_head.retina_cls.bias: (36,) in the file, (9,) here' in said
     content = torch.load(f'{config.work_dir}/epoch_1.pth', weights_only=False)
     assert list(content['meta']['dataset_meta']['classes']) == ['blob']
-    # What the run saved needs no option to be evaluated, and is refused by another class count.
+    # The saved config evaluates without options, and refuses another number of classes.
     own = load_config(f'{config.work_dir}/retinanet_edgevit_xxs_shapes.py')
     own.work_dir = str(tmp_path / 'test')
     assert 'coco/bbox_mAP' in evaluate(own, f'{config.work_dir}/epoch_1.pth')
@@ -83,31 +83,31 @@ def test_resuming_needs_the_same_head(one_class, tmp_path):
         train(config, resume=file)
 
 
-def told(config, file, classes, mm_log):
+def warnings(config, file, classes, mm_log):
     from mmdet.registry import MODELS
 
     model = MODELS.build(config.model)
     mm_log.clear()
-    tell_what_stays_new(model, file, classes)
+    warn_of_new_weights(model, file, classes)
     return mm_log
 
 
-def test_what_is_told(one_class, tmp_path, mm_log):
+def test_warnings(one_class, tmp_path, mm_log):
     config = one_class_config(one_class, tmp_path)
     model, file = config.model, tmp_path / 'any.pth'
-    assert not told(config, saved(model, file, ('blob',)), ('blob',), mm_log)
-    assert not told(config, saved(model, file, None), ('blob',), mm_log)
-    # Of the same number, so that everything fits.
-    (said,) = told(config, saved(model, file, ('cat',)), ('blob',), mm_log)
+    assert not warnings(config, saved(model, file, ('blob',)), ('blob',), mm_log)
+    assert not warnings(config, saved(model, file, None), ('blob',), mm_log)
+    # One class in both, so that every tensor fits.
+    (said,) = warnings(config, saved(model, file, ('cat',)), ('blob',), mm_log)
     assert 'trained on 1 class (cat), these data have 1 class (blob)' in said
     assert 'initial' not in said
-    (said,) = told(config, saved(model, file, ('cat',), old=True), ('blob',), mm_log)
+    (said,) = warnings(config, saved(model, file, ('cat',), old=True), ('blob',), mm_log)
     assert 'trained on 1 class (cat)' in said
-    # A file of the backbone.
-    (said,) = told(config, saved(model, file, None, ['neck', 'bbox_head']), ('blob',), mm_log)
+    # A file with only the backbone.
+    (said,) = warnings(config, saved(model, file, None, ['neck', 'bbox_head']), ('blob',), mm_log)
     assert '24 tensors keep' in said
     assert '12 of neck: missing in the file; 12 of bbox_head: missing in the file' in said
     # Another width of the head.
-    (said,) = told(config, saved(model, file, None, feat_channels=16), ('blob',), mm_log)
+    (said,) = warnings(config, saved(model, file, None, feat_channels=16), ('blob',), mm_log)
     assert said.count(' in the file, ') == 8
     assert 'and 2 more of another shape' in said

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 DETECTOR = 'configs/retinanet_edgevit_xxs_shapes.py'
 SHORT = [
-    # Two epochs leave no score above the usual threshold, and so nothing to evaluate.
+    # After two epochs no score is above the usual threshold, and there is nothing to evaluate.
     'model.test_cfg.score_thr=0',
     'train_cfg.max_epochs=2',
     'train_cfg.val_interval=2',
@@ -105,7 +105,7 @@ class RunsOnLoad:
 
 
 def test_no_way_in_for_code(shapes, tmp_path):
-    # test_no_way_in.py has the other ways; here is what the user sees.
+    # test_no_way_in.py has the other ways; this is the message on the command line.
     evil = tmp_path / 'evil.pth'
     torch.save({'state_dict': {}, 'meta': RunsOnLoad()}, evil)
     done = run_tool(

@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Files are either whole or absent."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def test_a_file_too_large_for_the_disk_leaves_the_one_before(tmp_path):
     backend, path = WholeFileBackend(), tmp_path / 'file'
     backend.put(b'old', path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Python ignores the signal by which the system would end the process.
+    # Python ignores the signal that would otherwise end the process.
     assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
@@ -68,7 +68,7 @@ def test_every_kind_of_damage_is_seen(tmp_path):
     for size in range(0, len(content), 97):
         broken.write_bytes(content[:size])
         assert not is_whole(broken), size
-    # A byte of a tensor, and a stretch that a crash left unwritten.
+    # A changed byte in a tensor, and a block that a crash left unwritten.
     middle = len(content) // 2
     broken.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     assert not is_whole(broken)
@@ -80,11 +80,11 @@ def test_every_kind_of_damage_is_seen(tmp_path):
 
 def test_the_latest_is_the_named_one(tmp_path):
     newer = save(tmp_path / 'epoch_10.pth', age=5)
-    # Gone back on purpose: what comes then is later, though its number is smaller.
+    # A run that was restarted from an earlier epoch: its newest file has a smaller number.
     named = save(tmp_path / 'epoch_6.pth')
     name(tmp_path, named)
     assert latest_checkpoint(tmp_path) == str(named)
-    # Times mixed up by a copy.
+    # File times mixed up by copying.
     name(tmp_path, newer)
     assert latest_checkpoint(tmp_path) == str(newer)
 

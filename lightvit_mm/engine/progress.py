@@ -1,10 +1,9 @@
-"""What a person sees of a training while it runs: a line in the terminal, and TensorBoard."""
+"""Progress of a training: a line in the terminal, and TensorBoard."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -26,17 +25,17 @@ from rich.progress import (
 
 from lightvit_mm.errors import UserError
 
-PERIOD = 0.2  # seconds between two pictures of the line
+PERIOD = 0.2  # seconds between redraws of the line
 
 
 def use_tensorboard(config: Any) -> None:
-    """Let a run write for TensorBoard too, in place.
+    """Make a config write its logs for TensorBoard as well, in place.
 
     Raises:
-        UserError: it is not installed.
+        UserError: TensorBoard is not installed.
     """
     if importlib.util.find_spec('tensorboard') is None:
-        raise UserError('--tensorboard: no such package here; pip install tensorboard')
+        raise UserError('--tensorboard: the package is not installed; pip install tensorboard')
     visualizer = config.get('visualizer') or {'type': 'Visualizer'}
     backends = [dict(backend) for backend in visualizer.get('vis_backends') or ()]
     kinds = [backend['type'] for backend in backends]
@@ -46,27 +45,14 @@ def use_tensorboard(config: Any) -> None:
     config['visualizer'] = {**visualizer, 'vis_backends': backends}
 
 
-class ResidentMemoryHook(Hook):
-    """Logs the most memory that the process has held, in MB, as mmengine does of a GPU's."""
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Look at it. Of the workers that load images there is nothing in it."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # Linux gives kB, macOS bytes.
-        megabytes = peak // (2**20 if sys.platform == 'darwin' else 2**10)
-        runner.message_hub.update_scalar('train/memory', megabytes)
-
-
 class ProgressHook(Hook):
-    """Keeps the line of `progress_line` true.
+    """Updates the line of `progress_line`.
 
     Args:
-        progress: that draws it.
+        progress: rich display that draws the line.
     """
 
-    # After the loss of the step is known.
+    # After RuntimeInfoHook, which provides the loss of the step.
     priority = 'LOW'
 
     def __init__(self, progress: Progress) -> None:
@@ -76,7 +62,7 @@ class ProgressHook(Hook):
         self._validation: TaskID | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Begin where the run does, which may have been resumed."""
+        """Start the bar at the iteration that the run starts or resumes from."""
         self._training = self._progress.add_task(
             'training', total=runner.max_iters, completed=runner.iter, loss=''
         )
@@ -84,14 +70,14 @@ class ProgressHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """One step on."""
+        """Advance the training bar by one step and show the loss."""
         assert self._training is not None
         loss = runner.message_hub.get_scalar('train/loss').current()
         self._progress.update(self._training, advance=1, loss=f'loss {loss:.4f}')
         self._draw()
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Show the validation instead of the training."""
+        """Show the validation bar in place of the training bar."""
         if self._training is not None:
             self._progress.update(self._training, visible=False)
         total = len(runner.val_dataloader)
@@ -100,13 +86,13 @@ class ProgressHook(Hook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """One batch on."""
+        """Advance the validation bar by one batch."""
         assert self._validation is not None
         self._progress.advance(self._validation)
         self._draw()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Show the training again."""
+        """Show the training bar again."""
         assert self._validation is not None
         self._progress.remove_task(self._validation)
         if self._training is not None:
@@ -121,13 +107,13 @@ class ProgressHook(Hook):
 
 @contextmanager
 def progress_line(runner: Runner) -> Iterator[None]:
-    """Show progress and remaining time of a training in one line, in a terminal.
+    """Show progress and remaining time of a training in one line of the terminal.
 
-    The lines that mmengine logs every few iterations then go into the log file alone. Elsewhere,
-    as in a pipe, nothing is changed.
+    The lines that mmengine logs every few iterations then appear only in the log file. If the
+    output is not a terminal, e.g. a pipe, nothing changes.
     """
     console = Console()
-    # rich takes a pipe for a terminal where FORCE_COLOR is set.
+    # rich treats a pipe as a terminal if FORCE_COLOR is set.
     is_terminal = sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
     if not is_terminal or runner.rank != 0:
         yield
@@ -145,11 +131,11 @@ def progress_line(runner: Runner) -> Iterator[None]:
         handler for handler in runner.logger.handlers if type(handler) is logging.StreamHandler
     ]
     streams = [handler.stream for handler in handlers]
-    # A thread that draws by itself could hold rich's lock while the data workers are forked.
+    # A drawing thread could hold rich's lock at the moment the data workers are forked.
     with Progress(*columns, console=console, expand=True, auto_refresh=False) as progress:
         runner.register_hook(ProgressHook(progress))
         for handler in handlers:
-            # What rich has put there writes above the line.
+            # rich has replaced sys.stdout, so that log lines appear above the progress line.
             handler.setStream(sys.stdout)
             handler.addFilter(_is_no_progress)
         try:
@@ -161,6 +147,6 @@ def progress_line(runner: Runner) -> Iterator[None]:
 
 
 def _is_no_progress(record: logging.LogRecord) -> bool:
-    """Whether a record is not one of the lines of mmengine's LoggerHook within an epoch."""
+    """Whether a log record is not one of LoggerHook's lines within an epoch."""
     every_few = ('after_train_iter', 'after_val_iter')
     return not (record.module == 'logger_hook' and record.funcName in every_few)

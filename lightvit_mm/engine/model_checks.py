@@ -1,4 +1,4 @@
-"""Whether the parts of a model fit each other, told before the first image goes through them."""
+"""Checks, before a run, that the parts of a model and its checkpoint fit together."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.checkpoints.layout import WeightsError, unwrap
 from lightvit_mm.errors import ConfigError
 
-MOST_TOLD = 8  # tensors named in one line: the last layers of a Mask R-CNN are six
+MAX_NAMED = 8  # tensors per warning; a Mask R-CNN has six in its last layers
 
 
 class Misfit(NamedTuple):
-    """A tensor of a model that a checkpoint cannot give it.
+    """A tensor of a model that cannot be loaded from a checkpoint.
 
     Attributes:
-        name: of the tensor in the model.
-        theirs: its shape in the checkpoint; None where it is missing.
-        ours: its shape in the model.
+        name: name of the tensor in the model.
+        theirs: shape in the checkpoint, None if it is missing there.
+        ours: shape in the model.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Misfit(NamedTuple):
 
 
 def check_channels(model: nn.Module, config: Mapping[str, Any]) -> None:
-    """Compare what each part expects with what it gets, as far as the config says both.
+    """Check the input channels of neck and heads, where the config states them.
 
     Args:
-        model: a detector or a segmentor; one whose backbone is not ours is left alone.
-        config: the config that it was built from.
+        model: detector or segmentor; skipped if its backbone is not a `PyramidBackbone`.
+        config: config that the model was built from.
 
     Raises:
-        ConfigError: neck or head expect other channels, or a level that there is not.
+        ConfigError: the neck or a head expects other channels, or a level that does not exist.
     """
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, PyramidBackbone):
@@ -93,17 +93,17 @@ def _check_head(name: str, head: Mapping[str, Any], levels: list[int], source: s
 
 
 def require_whole(model: nn.Module, checkpoint: str) -> None:
-    """Refuse to evaluate or resume a model of which a checkpoint has only a part.
+    """Refuse a checkpoint that lacks part of the model, for evaluation or resuming.
 
-    mmengine loads what fits and warns of the rest, which is right before a new training only. The
-    backbones see to their own part.
+    mmengine loads what fits and warns about the rest, which is right only before a new training.
+    The backbones check their own weights.
 
     Args:
-        model: a detector or a segmentor.
-        checkpoint: what it will be, or has been, loaded from.
+        model: detector or segmentor.
+        checkpoint: file or address that its weights come from.
 
     Raises:
-        WeightsError: a tensor of a neck or head is missing or of another shape.
+        WeightsError: a tensor of the neck or a head is missing or has another shape.
     """
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
     misfits = [str(misfit) for misfit in _misfits(model, content)]
@@ -111,44 +111,43 @@ def require_whole(model: nn.Module, checkpoint: str) -> None:
         raise WeightsError(
             f'{checkpoint} is not the checkpoint of a whole model of this config: {len(misfits)} '
             f'tensors do not fit ({"; ".join(misfits[:3])}{"; …" if len(misfits) > 3 else ""}). '
-            'Give the config that it was trained with'
+            'Use the config that it was trained with'
         )
 
 
-def tell_what_stays_new(model: nn.Module, checkpoint: str, classes: Sequence[str]) -> None:
-    """Warn in one line of what a training does not get from the checkpoint that it starts from.
+def warn_of_new_weights(model: nn.Module, checkpoint: str, classes: Sequence[str]) -> None:
+    """Warn in one line about weights and classes in which a training differs from its checkpoint.
 
     Args:
-        model: a detector or a segmentor; of its backbone nothing is told, since its weights load
-            as a whole.
-        checkpoint: what it will be loaded from.
-        classes: those of the data that it will be trained on; empty if unknown.
+        model: detector or segmentor. Its backbone is left out, since it loads all weights or none.
+        checkpoint: file or address that the training starts from.
+        classes: class names of the training data, empty if unknown.
     """
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
     misfits = _misfits(model, content)
     others = [str(misfit) for misfit in misfits if misfit.theirs is not None]
     absent = Counter(misfit.name.split('.')[0] for misfit in misfits if misfit.theirs is None)
     parts = [f'{count} of {part}: missing in the file' for part, count in absent.items()]
-    if len(others) > MOST_TOLD:
-        others[MOST_TOLD:] = [f'and {len(others) - MOST_TOLD} more of another shape']
-    told = _other_classes(content, classes)
+    if len(others) > MAX_NAMED:
+        others[MAX_NAMED:] = [f'and {len(others) - MAX_NAMED} more of another shape']
+    warnings = _other_classes(content, classes)
     if misfits:
-        told.append(
+        warnings.append(
             f'{len(misfits)} tensors keep their initial values ({"; ".join(others + parts)})'
         )
-    if told:
-        print_log(f'{checkpoint}: {"; ".join(told)}', logger='current', level=logging.WARNING)
+    if warnings:
+        print_log(f'{checkpoint}: {"; ".join(warnings)}', logger='current', level=logging.WARNING)
 
 
-def tell_other_classes(checkpoint: str, classes: Sequence[str]) -> None:
-    """Warn if a checkpoint says that its head is of other classes than the data."""
+def warn_of_other_classes(checkpoint: str, classes: Sequence[str]) -> None:
+    """Warn if a checkpoint was trained on other classes than those of the data."""
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
-    for told in _other_classes(content, classes):
-        print_log(f'{checkpoint}: {told}', logger='current', level=logging.WARNING)
+    for warning in _other_classes(content, classes):
+        print_log(f'{checkpoint}: {warning}', logger='current', level=logging.WARNING)
 
 
 def _misfits(model: nn.Module, content: Mapping[str, Any]) -> list[Misfit]:
-    """The tensors outside the backbones that a checkpoint lacks or has in another shape."""
+    """Tensors outside the backbones that a checkpoint lacks or has in another shape."""
     weights = {key.removeprefix('module.'): value for key, value in unwrap(content).items()}
     strict = tuple(
         f'{name}.' for name, part in model.named_modules() if isinstance(part, PyramidBackbone)
@@ -163,7 +162,7 @@ def _misfits(model: nn.Module, content: Mapping[str, Any]) -> list[Misfit]:
 
 def _other_classes(content: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
     meta = content.get('meta') or {}
-    # mmdet and mmseg before 3.0 and 1.0 have them in meta itself, in capitals.
+    # mmdet before 3.0 and mmseg before 1.0 store meta["CLASSES"].
     theirs = {key.lower(): value for key, value in (meta.get('dataset_meta') or meta).items()}.get(
         'classes'
     )

@@ -1,5 +1,6 @@
 """What a training shows in a terminal, in a pipe and in TensorBoard."""
 
+import logging
 import os
 import sys
 import threading
@@ -11,9 +12,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from lightvit_mm.engine.watching import (
-    ResidentMemoryHook,
-    _is_no_progress,
+from lightvit_mm.engine.memory import ResidentMemoryHook
+from lightvit_mm.engine.progress import (
     progress_line,
     use_tensorboard,
 )
@@ -75,21 +75,22 @@ def log_of(runner):
 
 
 def test_terminal_has_one_line_and_the_file_all(tmp_path, terminal, quick_runner, monkeypatch):
-    monkeypatch.setattr('lightvit_mm.engine.watching.PERIOD', 0)
+    monkeypatch.setattr('lightvit_mm.engine.progress.PERIOD', 0)
     with redirect_stdout(terminal.stream):
         runner = run(tmp_path)
     text = terminal.close()
     for part in ('training', '1/12', '12/12', 'remaining', 'loss ', 'validating', '3/3'):
         assert part in text, part
     assert 'Epoch(train)' not in text
-    # What comes once an epoch stays.
+    # Lines logged once per epoch stay.
     assert text.count('mean:') == 4 and 'Saving checkpoint at 4 epochs' in text
     log = log_of(runner)
     assert log.count('Epoch(train)') == 12
     assert 'remaining' not in log and '\x1b' not in log.split('Config:')[-1]
     assert 'memory: ' in log
-    # The line is gone from the handlers, and the cursor is back.
-    assert not any(_is_no_progress in handler.filters for handler in runner.logger.handlers)
+    # The handlers have their own filters only, and the cursor is visible again.
+    filters = [item for handler in runner.logger.handlers for item in handler.filters]
+    assert all(isinstance(item, logging.Filter) for item in filters)
     assert text.rstrip().endswith('\x1b[?25h')
 
 
