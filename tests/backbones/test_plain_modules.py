@@ -269,6 +269,26 @@ def test_functional_gradients(family, arch, form):
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@each_family
+@either_form
+def test_gradients_of_each_image(family, arch, form):
+    model = build(family, arch, form).eval()
+    x = images()
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    def loss(parameters, image):
+        return loss_of(torch.func.functional_call(model, parameters, (image[None],)))
+
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    for index, image in enumerate(x):
+        model.zero_grad()
+        loss_of(model(image[None])).backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(
+                gradients[name][index], parameter.grad, rtol=1e-3, atol=1e-5, msg=name
+            )
+
+
 @pytest.mark.parametrize(
     ('family', 'arch'),
     # resize_position rounds a length, which is a tensor during tracing.
@@ -316,10 +336,10 @@ class CountActivations(TorchDispatchMode):
 @either_form
 def test_every_activation_is_a_module(family, arch, form):
     model = build(family, arch, form)
-    modules = collections.Counter(
-        type(m) for m in model.modules() if type(m) in set(ACTIVATION_OPS.values())
-    )
+    called = collections.Counter()
+    for module in layers_of(model, tuple(ACTIVATION_OPS.values())).values():
+        module.register_forward_hook(lambda module, *_: called.update([type(module)]))
     with CountActivations() as ran:
         model(images())
-    assert ran.counts == modules
-    assert set(modules) == ACTIVATIONS[family.__name__]
+    assert ran.counts == called
+    assert set(called) == ACTIVATIONS[family.__name__]

@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_leaves
 
 from lightvit_mm.backbones import (
     EdgeViT,
-    EfficientViT,
     MobileViT,
     RepViT,
     ShuffleDeiT,
@@ -37,12 +36,11 @@ def _maker(family: type, arch: str, **options: object) -> object:
     return pytest.param(functools.partial(family, arch=arch, **options), id='-'.join(words))
 
 
-# Options and variants with other modules, or other paths through them, than the smallest variants.
+# Options that change the modules or the way through them, of which the smallest variants have none.
 UNUSUAL = [
     _maker(EdgeViT, 'xxs', out_norm=True),
     _maker(MobileViT, 'xs', expand_last=True, output_stride=16),  # the only padded heads
     _maker(RepViT, 'm0_6', tap='pre_block'),
-    _maker(EfficientViT, 'm1'),  # fewer heads in the first stage, each with another kernel
     _maker(ShuffleSwin, 'extra_tiny', shuffle=False),
     _maker(ShuffleDeiT, 'tiny', shuffle=False),
     _maker(ShuffleT2TViT, '7', shuffle=False, levels_from='last'),
@@ -53,7 +51,7 @@ STRUCTURES = [
     _maker(family, arch)
     for family in FAMILIES
     for arch in family.arch_settings
-    if (family, arch) not in ((RepViT, 'm1'), (RepViT, 'm2'), (EfficientViT, 'm1'))
+    if (family, arch) not in ((RepViT, 'm1'), (RepViT, 'm2'))
 ] + UNUSUAL
 
 
