@@ -1,17 +1,17 @@
-"""Our base configs against OpenMMLab's with one of our backbones dropped in: the same losses."""
+"""Our base configs give the same losses as OpenMMLab's with one of our backbones in them."""
 
 import copy
 
 import pytest
 import torch
+from helpers.demo_inputs import demo_inputs
 from helpers.repository import REPOSITORY
 from mmengine.registry import MODELS, init_default_scope
-from test_configs import inputs
 
 from lightvit_mm.engine.configs import load_config
 
 CHANNELS = [36, 72, 144, 288]
-# our config, theirs, and what has to be said when ResNet-50 leaves it
+# Our config; theirs, and what changes in it when our backbone replaces ResNet-50.
 CONFIGS = {
     'retinanet_edgevit_xxs_coco': (
         'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
@@ -67,7 +67,7 @@ def test_the_losses_are_those_of_openmmlabs_config(name, tmp_path):
         f'model = {dict(backbone=backbone, **changes)}\n'
     )
     theirs = load_config(str(file))
-    data = inputs(ours)
+    data = demo_inputs(ours)
     shapes, loss = losses(ours.model, ours.default_scope, data)
     expected_shapes, expected = losses(theirs.model, ours.default_scope, data)
     assert shapes == expected_shapes

@@ -278,4 +278,5 @@ def _contiguous_levels(
 
 
 def _channels_last(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.contiguous(memory_format=torch.channels_last)
+    # Not by memory_format, which torch.vmap does not support.
+    return gradient.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

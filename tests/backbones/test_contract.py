@@ -1,11 +1,15 @@
-"""What `PyramidBackbone` promises, for every variant of every family."""
+"""What `PyramidBackbone` promises.
+
+The cases are every variant where variants differ, KINDS where options change the code that runs,
+and the smallest variant of each family elsewhere.
+"""
 
 import copy
 import math
 
 import pytest
 import torch
-from helpers.variants import SMALLEST, VARIANTS, largest_deviation, randomise_norms
+from helpers.variants import KINDS, SMALLEST, STRUCTURES, largest_deviation, randomise_norms
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightvit_mm.backbones import EdgeViT
@@ -14,9 +18,9 @@ from lightvit_mm.registry import MODELS
 SIZES = [(224, 224), (97, 131), (64, 64), (33, 47), (1, 1)]
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_shapes_at_any_size(family, arch):
-    model = family(arch=arch).eval()
+@pytest.mark.parametrize('build', STRUCTURES)
+def test_shapes_at_any_size(build):
+    model = build().eval()
     for height, width in SIZES:
         with torch.no_grad():
             outputs = model(torch.randn(2, 3, height, width))
@@ -31,6 +35,27 @@ def test_shapes_at_any_size(family, arch):
             )
             assert output.isfinite().all()
             assert output.is_contiguous()
+
+
+@pytest.mark.parametrize(('family', 'arch'), SMALLEST)
+def test_gradients_reach_the_stages_in_their_layout(family, arch):
+    model = family(arch=arch)
+    maps, gradients = [], []
+
+    def watch(stage, images, output):
+        output.register_hook(gradients.append)
+        maps.append(output)
+
+    model.stages[-1].register_forward_hook(watch)
+    # Heads return gradients that are contiguous as (N, C, H, W).
+    outputs = model(torch.randn(2, 3, 128, 192))
+    torch.autograd.backward(outputs, [torch.randn(output.shape) for output in outputs])
+    (map_,), (gradient,) = maps, gradients
+    assert all(output.is_contiguous() for output in outputs)
+    assert gradient.stride() == map_.stride()
+    if family.__name__ in ('EdgeViT', 'MobileViT', 'RepViT', 'EfficientViT'):
+        assert gradient.is_contiguous(memory_format=torch.channels_last)
+        assert not gradient.is_contiguous()
 
 
 def test_roi_align_reads_the_pyramid_right():
@@ -53,18 +78,18 @@ def test_long_side_of_2048(family, arch):
     assert [o.shape[-1] for o in outputs] == [2048 // s for s in model.out_strides]
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_every_parameter_has_a_gradient(family, arch):
-    model = family(arch=arch).train()
+@pytest.mark.parametrize('build', STRUCTURES)
+def test_every_parameter_has_a_gradient(build):
+    model = build().train()
     randomise_norms(model)  # some residual branches begin with a norm weight of 0
     sum(output.square().mean() for output in model(torch.randn(2, 3, 64, 96))).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_checkpointing_changes_nothing(family, arch):
-    plain = family(arch=arch, drop_path_rate=0.2).train()
+@pytest.mark.parametrize('build', KINDS)
+def test_checkpointing_changes_nothing(build):
+    plain = build(drop_path_rate=0.2).train()
     saving = copy.deepcopy(plain)
     for stage in saving.stages:
         stage.with_cp = True
@@ -79,12 +104,12 @@ def test_checkpointing_changes_nothing(family, arch):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6, msg=name)
     for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
-    assert family(arch=arch, with_cp=True).stages[0].with_cp
+    assert build(with_cp=True).stages[0].with_cp
 
 
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 2])
 @pytest.mark.parametrize('norm_eval', [False, True])
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
+@pytest.mark.parametrize(('family', 'arch'), SMALLEST)
 def test_freezing(family, arch, frozen_stages, norm_eval):
     model = family(arch=arch, frozen_stages=frozen_stages, norm_eval=norm_eval)
     assert model.train() is model
@@ -106,9 +131,9 @@ def test_freezing(family, arch, frozen_stages, norm_eval):
     assert not model.eval().training
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_deploy_form_computes_the_same(family, arch):
-    model = family(arch=arch).eval()
+@pytest.mark.parametrize('build', STRUCTURES)
+def test_deploy_form_computes_the_same(build):
+    model = build().eval()
     randomise_norms(model)
     deployed = copy.deepcopy(model).switch_to_deploy()
     x = torch.randn(1, 3, 97, 131)
@@ -122,9 +147,9 @@ def test_deploy_form_computes_the_same(family, arch):
         assert largest_deviation(deployed(x), model(x)) < 1e-4
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_saving_and_loading_either_form(family, arch, tmp_path):
-    model = family(arch=arch).eval()
+@pytest.mark.parametrize('build', STRUCTURES)
+def test_saving_and_loading_either_form(build, tmp_path):
+    model = build().eval()
     randomise_norms(model)
     deployed = copy.deepcopy(model).switch_to_deploy()
     x = torch.randn(1, 3, 64, 64)
@@ -133,13 +158,11 @@ def test_saving_and_loading_either_form(family, arch, tmp_path):
     for saved in (model, deployed):
         file = tmp_path / 'weights.pth'
         torch.save(saved.state_dict(), file)
-        fresh = family(
-            arch=arch, deploy=True, init_cfg={'type': 'Pretrained', 'checkpoint': str(file)}
-        ).eval()
+        fresh = build(deploy=True, init_cfg={'type': 'Pretrained', 'checkpoint': str(file)}).eval()
         fresh.init_weights()
         with torch.no_grad():
             assert largest_deviation(fresh(x), expected) < 1e-4
-    again = family(arch=arch).eval()
+    again = build().eval()
     again.load_state_dict(model.state_dict())
     with torch.no_grad():
         assert largest_deviation(again(x), expected) == 0
@@ -195,20 +218,20 @@ def test_custom_arch(family, arch):
     assert model.out_channels == family(arch=arch).out_channels
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_norm_cfg_reaches_every_batch_norm(family, arch):
-    model = family(arch=arch, norm_cfg={'type': 'BN', 'eps': 0.5, 'momentum': 0.25})
+@pytest.mark.parametrize('build', STRUCTURES)
+def test_norm_cfg_reaches_every_batch_norm(build):
+    model = build(norm_cfg={'type': 'BN', 'eps': 0.5, 'momentum': 0.25})
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     assert {(m.eps, m.momentum) for m in norms} <= {(0.5, 0.25)}
     if not torch.cuda.is_available():
-        model = family(arch=arch, norm_cfg={'type': 'SyncBN'})
+        model = build(norm_cfg={'type': 'SyncBN'})
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         assert {type(m) for m in norms} <= {torch.nn.BatchNorm2d}
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_drop_path(family, arch):
-    model = family(arch=arch, drop_path_rate=0.9)
+@pytest.mark.parametrize('build', KINDS)
+def test_drop_path(build):
+    model = build(drop_path_rate=0.9)
     randomise_norms(model)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -220,9 +243,9 @@ def test_drop_path(family, arch):
     assert rates == sorted(rates)
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_layer_depth(family, arch):
-    model = family(arch=arch)
+@pytest.mark.parametrize('build', STRUCTURES)
+def test_layer_depth(build):
+    model = build()
     depths = [
         model.get_layer_depth(f'backbone.{n}', 'backbone.') for n, _ in model.named_parameters()
     ]
@@ -231,9 +254,9 @@ def test_layer_depth(family, arch):
     assert {layer for layer, _ in depths} >= set(range(num_layers - 1))
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_autocast(family, arch):
-    model = family(arch=arch).eval()
+@pytest.mark.parametrize('build', KINDS)
+def test_autocast(build):
+    model = build().eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = model(x)
@@ -244,15 +267,15 @@ def test_autocast(family, arch):
             assert (output.float() - level).square().mean().sqrt() < 0.04 * level.std()
 
 
-@pytest.mark.parametrize(('family', 'arch'), VARIANTS)
-def test_export_and_compile(family, arch):
-    model = family(arch=arch).eval()
+@pytest.mark.parametrize('build', KINDS)
+def test_export_and_compile(build):
+    model = build().eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = model(x)
         exported = torch.export.export(model, (x,)).module()
         assert largest_deviation(exported(x), expected) < 1e-4
-        torch._dynamo.reset()  # what it compiled for other variants counts as recompilation
+        torch._dynamo.reset()  # else the graphs of other variants count as recompilations
         compiled = torch.compile(model, fullgraph=True, backend='eager')
         assert largest_deviation(compiled(x), expected) < 1e-4
 

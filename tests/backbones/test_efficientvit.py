@@ -1,5 +1,7 @@
 """EfficientViT of Microsoft against its authors' code and timm's."""
 
+import copy
+
 import pytest
 import torch
 from helpers import golden_files
@@ -172,6 +174,22 @@ def test_weights_loaded_in_eval_mode_are_used(deploy):
         fresh.load_state_dict({**weights, **tables})
         assert largest_deviation(outputs[-1], fresh.eval()(x)) == 0
     assert largest_deviation(*outputs) > 1e-3
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_activations_in_place_change_no_gradient(training):
+    model = EfficientViT(arch='m0').train(training)
+    randomise_norms(model)
+    reference = copy.deepcopy(model)
+    activations = [m for m in reference.modules() if isinstance(m, torch.nn.ReLU)]
+    assert any(activation.inplace for activation in activations)
+    for activation in activations:
+        activation.inplace = False
+    x = torch.randn(2, 3, 128, 128)
+    for network in (model, reference):
+        sum(output.square().mean() for output in network(x)).backward()
+    for (name, p), expected in zip(model.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, expected.grad, rtol=0, atol=0, msg=name)
 
 
 def test_blocks_begin_as_the_identity():

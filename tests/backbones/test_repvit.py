@@ -121,6 +121,11 @@ def test_parameter_count_with_classifier(arch, two_heads, one_head, folded):
     assert count(model.switch_to_deploy()) + linear == folded
 
 
+def test_old_names():
+    settings = RepViT.arch_settings
+    assert (settings['m1'], settings['m2']) == (settings['m0_9'], settings['m1_1'])
+
+
 def test_hidden_width_of_the_narrowest_squeeze_excitation():
     # A quarter of 40 is rounded down, though that takes off more than a tenth.
     assert RepViT(arch='m0_6').stages[0].blocks[0].se.fc1.out_channels == 8

@@ -5,19 +5,12 @@ import copy
 import pytest
 import torch
 from helpers import golden_files
-from helpers.variants import largest_deviation
+from helpers.variants import largest_deviation, randomise_vectors
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightvit_mm.backbones import ShuffleSwin
 from lightvit_mm.backbones.shuffle_swin import PatchMerging, SplitPatchMerging, WindowAttention
-
-
-def randomise(model: torch.nn.Module) -> None:
-    """Give every parameter that starts as 0 or 1 a value that hides no mistake."""
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:
-            torch.nn.init.normal_(parameter, float(name.endswith('weight')), 0.3)
 
 
 @pytest.mark.parametrize('deploy', [False, True])
@@ -40,7 +33,7 @@ def test_plain_network_equals_that_of_mmdet(deploy):
         embed_dims=48, depths=(2, 2, 5, 2), num_heads=(3, 6, 12, 24), drop_path_rate=0
     )
     reference.eval()  # which does not return the model
-    randomise(reference)
+    randomise_vectors(reference)
     for name, parameter in reference.named_parameters():
         if name.endswith('bias_table'):
             torch.nn.init.normal_(parameter)
@@ -160,7 +153,7 @@ def test_halves_are_downsampled_separately_and_odd_sides_padded():
 @pytest.mark.parametrize('shuffle', [False, True])
 def test_deploy_form_with_random_layer_norms(shuffle):
     model = ShuffleSwin(arch='extra_tiny', shuffle=shuffle).eval()
-    randomise(model)
+    randomise_vectors(model)
     deployed = copy.deepcopy(model).switch_to_deploy()
     with torch.no_grad():
         for size in [(97, 131), (256, 240)]:
@@ -178,7 +171,7 @@ def test_fast_attention_is_available_to_the_deploy_form():
 
 def test_output_norms():
     normed = ShuffleSwin(arch='extra_tiny').eval()
-    randomise(normed)
+    randomise_vectors(normed)
     plain = ShuffleSwin(arch='extra_tiny', out_norm=False).eval()
     plain.load_state_dict(normed.state_dict())
     x = torch.randn(2, 3, 64, 64)

@@ -6,8 +6,12 @@ import math
 import pytest
 import torch
 from helpers import golden_files
-from helpers.variants import LargestTensor, largest_deviation, randomise_norms
-from test_shuffle_swin import randomise
+from helpers.variants import (
+    LargestTensor,
+    largest_deviation,
+    randomise_norms,
+    randomise_vectors,
+)
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -151,7 +155,7 @@ def test_position_of_each_patch_is_added_to_it(family):
 @pytest.mark.parametrize('family', [ShuffleDeiT, ShuffleT2TViT])
 def test_deploy_form_with_random_layer_norms(family):
     model = family(arch=next(iter(family.arch_settings))).eval()
-    randomise(model)
+    randomise_vectors(model)
     randomise_norms(model)
     deployed = copy.deepcopy(model).switch_to_deploy()
     x = torch.randn(2, 3, 97, 131)
@@ -174,7 +178,7 @@ def test_attention_scores_are_never_stored(family):
 
 def test_performer_is_kernel_attention():
     performer = TokenPerformer(10, 8).eval()
-    randomise(performer)
+    randomise_vectors(performer)
     x = torch.randn(1, 6, 10)
     with torch.no_grad():
         output = performer(x)[0]

@@ -1,5 +1,6 @@
 """The variants that the contract is tested over, and how far two pyramids are apart."""
 
+import functools
 import itertools
 
 import pytest
@@ -8,7 +9,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightvit_mm.backbones import families
+from lightvit_mm.backbones import (
+    EdgeViT,
+    MobileViT,
+    RepViT,
+    ShuffleDeiT,
+    ShuffleSwin,
+    ShuffleT2TViT,
+    families,
+)
 
 FAMILIES = [family.backbone for family in families.FAMILIES.values()]
 VARIANTS = [
@@ -22,6 +31,30 @@ SMALLEST = [
 ]
 
 
+def _maker(family: type, arch: str, **options: object) -> object:
+    words = [family.__name__, arch, *(f'{name}={value}' for name, value in options.items())]
+    return pytest.param(functools.partial(family, arch=arch, **options), id='-'.join(words))
+
+
+# Options that change the modules or the way through them, of which the smallest variants have none.
+UNUSUAL = [
+    _maker(EdgeViT, 'xxs', out_norm=True),
+    _maker(MobileViT, 'xs', expand_last=True, output_stride=16),  # the only padded heads
+    _maker(RepViT, 'm0_6', tap='pre_block'),
+    _maker(ShuffleSwin, 'extra_tiny', shuffle=False),
+    _maker(ShuffleDeiT, 'tiny', shuffle=False),
+    _maker(ShuffleT2TViT, '7', shuffle=False, levels_from='last'),
+]
+KINDS = [_maker(*parameters.values) for parameters in SMALLEST] + UNUSUAL
+# Every variant, but m1 and m2 of RepViT, which are other names of m0_9 and m1_1.
+STRUCTURES = [
+    _maker(family, arch)
+    for family in FAMILIES
+    for arch in family.arch_settings
+    if (family, arch) not in ((RepViT, 'm1'), (RepViT, 'm2'))
+] + UNUSUAL
+
+
 def randomise_norms(model: torch.nn.Module) -> None:
     """Give BatchNorms statistics and affine parameters that hide no mistake in a folding."""
     for module in model.modules():
@@ -30,6 +63,13 @@ def randomise_norms(model: torch.nn.Module) -> None:
             torch.nn.init.uniform_(module.running_var, 0.3, 3.0)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.5)
+
+
+def randomise_vectors(model: torch.nn.Module) -> None:
+    """Give every vector of parameters, which start as 0 or 1, values that hide no mistake."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, float(name.endswith('weight')), 0.3)
 
 
 def largest_deviation(outputs, expected) -> float:
