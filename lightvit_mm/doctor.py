@@ -212,7 +212,8 @@ def examine_stack() -> list[Line]:
     gpu = probes['torch'].found
     if lines['mmcv.ops'].state == OK and probes['mmcv.ops'].found == ON_CPU != gpu:
         found = f'compiled {ON_CPU} only, and torch is {gpu}'
-        remedy = f'with nvcc on the PATH: pip uninstall -y {"onedl-" * forks}mmcv; {cure}'
+        package = 'onedl-mmcv' if forks else 'mmcv'
+        remedy = f'with nvcc on the PATH: pip uninstall -y {package}; {cure}'
         lines['mmcv.ops'] = Line('mmcv.ops', NOTE, found, remedy)
     others = [_other(name, probes[name], forks) for name in OTHERS if name in probes]
     return [*lines.values(), *others]
@@ -337,7 +338,8 @@ def _cure(why: str, set_up: str) -> str:
         if text in why:
             return cure
     if re.search("No module named '(?!mm|torch)", why):
-        return f'pip install -r tools/requirements{"-onedl" * set_up.endswith("onedl")}.txt'
+        stack = '-onedl' if set_up.endswith('onedl') else ''
+        return f'pip install -r tools/requirements{stack}.txt'
     return set_up
 
 

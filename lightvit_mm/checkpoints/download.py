@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -16,6 +15,7 @@ from mmengine.dist import get_rank, get_world_size
 from torch.hub import get_dir
 
 from lightvit_mm.errors import UserError
+from lightvit_mm.files import whole_file
 
 OFFLINE_HINT = (
     'Without a network, fetch it elsewhere and give its path (in our configs: --cfg-options '
@@ -81,13 +81,10 @@ def fetch(address: str, name: str = '') -> Path:
 
 
 def _download(address: str, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when whole, so that no half file is ever found under the name.
-    partial = file.with_name(f'{file.name}.{uuid.uuid4().hex}.partial')
     try:
-        _stream(address, partial)
-        _check_hash(partial, file.name, address)
-        partial.replace(file)
+        with whole_file(file, shared=True) as part:
+            _stream(address, part)
+            _check_hash(part, file.name, address)
     except HTTPError as error:
         raise CheckpointError(
             f'{address} answers {error.code} ({error.reason}); is the name right? {OFFLINE_HINT}'
@@ -97,8 +94,6 @@ def _download(address: str, file: Path) -> None:
         raise CheckpointError(
             f'{address} could not be fetched: {reason}. {OFFLINE_HINT}'
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _stream(address: str, file: Path) -> None:

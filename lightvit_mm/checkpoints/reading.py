@@ -118,19 +118,28 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     return _with_source(content, str(path))
 
 
-def _check_sums(path: Path) -> None:
-    """Compare every part of a file with its check sum, which torch writes but does not read."""
-    if not zipfile.is_zipfile(path):  # what torch wrote before 1.6, which has none
-        return
+def find_damage(path: str | Path) -> str | None:
+    """Compare every part of a file with its checksum, which torch writes but does not read.
+
+    Returns:
+        The damaged part, or why the file is not the zip archive that torch saves; None if it is
+        whole.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # zipfile raises whatever a damaged byte happens to lead to
-        damaged = f'{type(error).__name__}: {error}'
-    if damaged:
+            return archive.testzip()
+    except Exception as error:  # a damaged header can raise anything in zipfile
+        return f'{type(error).__name__}: {error}'
+
+
+def _check_sums(path: Path) -> None:
+    if not zipfile.is_zipfile(path):  # torch before 1.6 wrote no archives, and no checksums
+        return
+    damage = find_damage(path)
+    if damage is not None:
         raise CheckpointError(
-            f'{path} is damaged: a part of it does not have the check sum that was written with it '
-            f'({damaged}). Fetch it again, or take the checkpoint before it'
+            f'{path} is damaged: a part of it does not match its checksum ({damage}). '
+            'Fetch it again, or use an earlier checkpoint'
         )
 
 

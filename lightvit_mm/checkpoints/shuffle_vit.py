@@ -20,8 +20,9 @@ CLASSIFIER = r'norm\.|head\.'
 def _block_names(depths: Sequence[int], shuffle: bool) -> tuple[tuple[str, str], ...]:
     """Renames of numbered blocks to the blocks of stages."""
     places = [(stage, block) for stage, depth in enumerate(depths) for block in range(depth)]
+    inside = 'block.' if shuffle else ''
     return tuple(
-        (rf'^blocks\.{number}\.', f'stages.{stage}.blocks.{block}.' + 'block.' * shuffle)
+        (rf'^blocks\.{number}\.', f'stages.{stage}.blocks.{block}.{inside}')
         for number, (stage, block) in enumerate(places)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from lightvit_mm.data.images import (
     look_at_label_map,
 )
 from lightvit_mm.data.own import class_heads
+from lightvit_mm.files import write_whole
 
 PARTS = ('train', 'val', 'test')
 
@@ -282,8 +284,6 @@ def _add(report: Report, severity: str, kind: str, detail: str) -> None:
     report.findings.append(Finding(severity, kind, report.source, '', detail))
 
 
-def write_reports(reports: list[Report], file: str) -> None:
+def write_reports(reports: list[Report], file: str | Path) -> None:
     """Write every finding as JSON."""
-    import json
-
-    Path(file).write_text(json.dumps([report.as_dict() for report in reports], indent=1))
+    write_whole(file, json.dumps([report.as_dict() for report in reports], indent=1))

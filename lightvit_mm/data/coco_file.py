@@ -264,7 +264,7 @@ def _judge_mask(mask: Any, width: float, height: float) -> Iterator[Judgement]:
         elif not all(_is_number(number) for polygon in mask for number in polygon):
             yield ERROR, 'polygon with something that is no number', f'{mask!r}'[:80]
         else:
-            bad = sum(len(polygon) < 6 or len(polygon) % 2 for polygon in mask)
+            bad = sum(len(polygon) < 6 or len(polygon) % 2 == 1 for polygon in mask)
             if bad == len(mask):
                 yield WARNING, 'no polygon of three corners, instance ignored', f'{mask!r}'[:80]
             elif bad:
@@ -329,7 +329,8 @@ def _check_what_is_left(
             what = 'left out' if use.training and use.filter_empty else 'all background'
             found(NOTE, f'image without annotations, {what}', image['file_name'], f'image {key}')
         big_enough = min(image['width'], image['height']) >= use.min_size
-        left += big_enough and (bool(mine) or not use.filter_empty)
+        if big_enough and (mine or not use.filter_empty):
+            left += 1
     unused = [name for name in use.classes if name in categories.values() and not used[name]]
     if unused and use.training:
         found(WARNING, 'class without any annotation', _some(unused))

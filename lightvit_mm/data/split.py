@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightvit_mm.data.coco_file import read_coco
 from lightvit_mm.errors import MissingFileError, UserError
+from lightvit_mm.files import write_whole
 
 
 def split_coco(ann_file: str, val_share: float, seed: int = 0) -> dict[Path, int]:
@@ -52,5 +53,5 @@ def split_coco(ann_file: str, val_share: float, seed: int = 0) -> dict[Path, int
         if file.exists() and file.read_text() != texts[file]:
             raise UserError(f'{file} exists and holds something else; move it away first')
     for file, text in texts.items():
-        file.write_text(text)
+        write_whole(file, text)
     return made

@@ -115,6 +115,24 @@ def test_a_download_that_is_cut_short_leaves_nothing(network, tmp_path):
     assert not cached(tmp_path)
 
 
+def test_two_downloads_at_once_do_not_mix(network, tmp_path):
+    address = f'{SITE}/a.pth'
+    network.answers[address] = WEIGHTS
+    whole = network.open
+
+    def slow(request):
+        response = whole(request)
+        network.open = whole
+        # While this one is under way, another process fetches all of it.
+        CheckpointLoader.load_checkpoint(address)
+        return response
+
+    network.open = slow
+    assert CheckpointLoader.load_checkpoint(address)['weight'].sum() == 2
+    assert network.asked == [address, address]
+    assert cached(tmp_path) == ['a.pth']
+
+
 NAMED = {
     'torchvision://net': ('get_torchvision_models', {'net': f'{SITE}/net.pth'}),
     'modelzoo://net': ('get_torchvision_models', {'net': f'{SITE}/net.pth'}),

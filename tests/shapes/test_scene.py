@@ -10,12 +10,11 @@ from pycocotools import mask as coco_mask
 
 from lightvit_mm.shapes import dataset as shapes
 from lightvit_mm.shapes.dataset import Difficulty, coco_annotations, draw_scene
-from lightvit_mm.shapes.scene import _Canvas
 
-# Scenes of the default seed at 128 px: (split, image). The one before the last holds no object, the
-# last one a crowd. A change here changes everybody's data: raise `_VERSION` in shapes.py with it (a
-# changed `Difficulty` alone is in the manifest anyway), and take what
-# `python tests/data/test_shapes_scene.py` prints.
+# Scenes of the default seed at 128 px: (split, image). The last but one holds no object, the last
+# holds a crowd. A change here changes everybody's data: raise `_VERSION` in shapes/dataset.py with
+# it (the manifest already records a changed `Difficulty`), and paste what
+# `python tests/shapes/test_scene.py` prints.
 PINNED: dict[tuple[int, int], str] = {
     (0, 0): 'b172ab3a01ba6578d075c57ea99833a10a00526bd478686159d16d3eb42007cf',
     (0, 1): '5525ef02ca750d09afa1a4b2a096f98a4f9eea44ffbd87885faeada092d49f0b',
@@ -84,21 +83,24 @@ def test_crowds_are_run_lengths_of_one_class() -> None:
     assert found >= 6
 
 
-def test_what_is_hidden_stays_under_the_limit(monkeypatch) -> None:
-    knobs, canvases = Difficulty(), []
-    monkeypatch.setattr(
-        _Canvas,
-        'finish',
-        lambda self, finish=_Canvas.finish: (canvases.append(self), finish(self))[1],
+@pytest.mark.parametrize('side', [14, 31, 34, 57, 80])
+def test_what_is_hidden_stays_under_the_limit(side: int) -> None:
+    # Outlines of one size, so that the whole area of each is known.
+    knobs = Difficulty(
+        small_side=(side, side), medium_side=(side, side), size_weights=(1, 1, 0), objects=(5, 8)
     )
-    for index in range(20):
-        draw_scene(0, 0, index, 128)
-    for canvas in canvases:
-        visible = np.bincount(canvas.owners.ravel(), minlength=len(canvas.placed) + 1)[1:]
-        for wish, area in zip(canvas.placed, visible, strict=True):
-            if not wish.is_crowd:
-                assert area >= wish.side**2 * knobs.visible_percent // 100
-                assert area > 96**2 or wish.side < knobs.large_side[0]
+    scenes = [draw_scene(0, 0, index, 128, knobs) for index in range(20)]
+    areas = [i.mask.sum() for scene in scenes for i in scene.instances if not i.is_crowd]
+    assert side**2 * knobs.visible_percent // 100 <= min(areas) < 0.95 * side**2
+
+
+def test_large_outlines_remain_large_objects() -> None:
+    sizes = (30, 0, 70)
+    knobs = Difficulty(size_weights=sizes, crowd_percent=100, truncated_percent=50)
+    scenes = [draw_scene(0, 0, index, 128, knobs) for index in range(40)]
+    areas = [i.mask.sum() for scene in scenes for i in scene.instances if not i.is_crowd]
+    assert sum(area > knobs.small_side[1] ** 2 * 1.1 for area in areas) > 10
+    assert all(area <= knobs.small_side[1] ** 2 * 1.1 or area > 96**2 for area in areas)
 
 
 def test_scenes_vary(scenes) -> None:
