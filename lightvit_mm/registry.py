@@ -1,7 +1,7 @@
-"""The one place that names registries.
+"""The registries that lightvit_mm's own modules are registered in.
 
-mmengine's root registries are the parents of those of mmdet, mmseg and mmpretrain, so what is
-registered here is found by its bare name from any of them.
+They are mmengine's root registries, the parents of those of mmdet, mmseg and mmpretrain, so a bare
+name is found from any of these.
 """
 
 from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS

@@ -60,12 +60,12 @@ def test_the_hash_in_the_name(network, tmp_path, digits):
     assert CheckpointLoader.load_checkpoint(f'{SITE}/v-1.0-{right}.pth')
     wrong = f'{SITE}/v-1.0-{right[::-1]}.pth'
     network.answers[wrong] = WEIGHTS
-    with pytest.raises(CheckpointError, match='not the file that its name promises'):
+    with pytest.raises(CheckpointError, match='does not match the hash in its name'):
         CheckpointLoader.load_checkpoint(wrong)
     assert cached(tmp_path) == [f'v-1.0-{right}.pth']
     # Nor is a file in the cache believed.
     (tmp_path / f'torch/hub/checkpoints/v-1.0-{right}.pth').write_bytes(WEIGHTS + b'x')
-    with pytest.raises(CheckpointError, match='not the file that its name promises'):
+    with pytest.raises(CheckpointError, match='does not match the hash in its name'):
         CheckpointLoader.load_checkpoint(f'{SITE}/v-1.0-{right}.pth')
 
 

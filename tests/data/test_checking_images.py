@@ -194,7 +194,7 @@ def test_resizing_that_leaves_nothing(tmp_path):
     config = data_set(tmp_path, {'a.png': make}, {'a.png': (20_000, 10)})
     for part in ('train', 'val', 'test'):
         config[f'{part}_dataloader'].dataset.pipeline[1]['scale'] = (256, 128)
-    assert (ERROR, 'image of which resizing leaves nothing') in of(
+    assert (ERROR, 'image that resizing would reduce to nothing') in of(
         check_everything(config), 'a.png'
     )
     with pytest.raises(BrokenSampleError, match=r'a\.png'):

@@ -66,9 +66,9 @@ def test_such_a_config_can_be_moved_by_data_root(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('place', 'said'),
     [
-        (('boxes.json', 'nowhere'), 'nowhere is no folder'),
-        (('nowhere.json', 'pictures'), 'nowhere.json is no file'),
-        (('pictures', 'boxes.json'), 'pictures is no file'),
+        (('boxes.json', 'nowhere'), 'nowhere is not a folder'),
+        (('nowhere.json', 'pictures'), 'nowhere.json is not a file'),
+        (('pictures', 'boxes.json'), 'pictures is not a file'),
     ],
 )
 def test_files_that_are_not_there(tmp_path, monkeypatch, place, said):
@@ -169,5 +169,5 @@ def test_no_file_of_categories(tmp_path):
     with pytest.raises(UserError, match=r'--classes-from .*gone.json: there is no such file'):
         categories_of(str(tmp_path / 'gone.json'))
     (tmp_path / 'cut.json').write_text('{"images": [')
-    with pytest.raises(UserError, match='not whole JSON'):
+    with pytest.raises(UserError, match='not valid JSON'):
         categories_of(str(tmp_path / 'cut.json'))
