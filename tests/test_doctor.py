@@ -1,4 +1,4 @@
-"""The doctor: what it says of an environment, and that every tool lets it speak."""
+"""The doctor: its report on an environment, which every tool prints if the stack is broken."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ TOOLS = sorted(
 
 
 class Machine:
-    """An environment to examine: all is well unless the test says otherwise."""
+    """An environment to examine, healthy unless the test changes it."""
 
     def __init__(self) -> None:
         self.versions = dict(ORIGINALS)

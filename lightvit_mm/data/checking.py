@@ -18,16 +18,7 @@ from lightvit_mm.data.coco_file import (
     read_coco,
 )
 from lightvit_mm.data.config import check_data, datasets_of, evaluators_of
-from lightvit_mm.data.findings import (
-    ERROR,
-    NOTE,
-    WARNING,
-    DataError,
-    Finding,
-    Report,
-    count,
-    describe,
-)
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, lines
 from lightvit_mm.data.images import (
     Load,
     judge_resized,
@@ -105,7 +96,7 @@ def summary(reports: list[Report]) -> str:
 
 def _describe(report: Report, severities: tuple[str, ...] = (ERROR, WARNING, NOTE)) -> str:
     findings = [finding for finding in report.findings if finding.severity in severities]
-    return '\n'.join([str(report), *describe(findings)])
+    return '\n'.join([str(report), *lines(findings)])
 
 
 def _is_first_process() -> bool:

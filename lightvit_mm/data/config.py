@@ -49,7 +49,7 @@ def check_data(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
         listed = '\n  '.join(dict.fromkeys(missing))
         hint = config.get('how_to_get_data', '')
         raise MissingDataError(
-            f'the data set of this config is missing. Looked for (from {Path.cwd()}):\n  '
+            f'the data set of this config is not there. Looked for (from {Path.cwd()}):\n  '
             f'{listed}\n{hint}\nIf you have it elsewhere: --data-root DIR '
             '(its layout inside DIR must be that of the paths above).'
         )

@@ -77,7 +77,7 @@ def count(findings: Iterable[Finding], severity: str) -> int:
     return sum(finding.severity == severity for finding in findings)
 
 
-def describe(findings: Iterable[Finding], most: int = 3) -> Iterator[str]:
+def lines(findings: Iterable[Finding], most: int = 3) -> Iterator[str]:
     """Yield lines to print: each kind with its count and examples, the most severe first."""
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:

@@ -1,4 +1,4 @@
-"""Downloads: over https alone, whole, the file that the name promises, and never run."""
+"""Downloads: over https only, complete, checked against the hash in the name, and never run."""
 
 import hashlib
 import io
@@ -63,7 +63,7 @@ def test_the_hash_in_the_name(network, tmp_path, digits):
     with pytest.raises(CheckpointError, match='does not match the hash in its name'):
         CheckpointLoader.load_checkpoint(wrong)
     assert cached(tmp_path) == [f'v-1.0-{right}.pth']
-    # Nor is a file in the cache believed.
+    # A file in the cache is checked as well.
     (tmp_path / f'torch/hub/checkpoints/v-1.0-{right}.pth').write_bytes(WEIGHTS + b'x')
     with pytest.raises(CheckpointError, match='does not match the hash in its name'):
         CheckpointLoader.load_checkpoint(f'{SITE}/v-1.0-{right}.pth')

@@ -1,4 +1,4 @@
-"""Every bad annotation is refused before the first step, or said; and mmdet does what is said."""
+"""Every bad annotation is refused or reported before the first step, as mmdet would treat it."""
 
 import copy
 import json
@@ -63,8 +63,8 @@ def crowd_only(content):
 
 
 RLE = {'size': [48, 64], 'counts': [48 * 32, 48 * 32]}
-# What is spoilt; how it is judged, in which words; how many of the 12 instances mmdet trains on, or
-# None where it stops, ...
+# Damage, severity, words of its kind, and how many of the 12 instances mmdet trains on: None
+# if it stops, ...
 CASES = {
     'unknown category': (set_first(category_id=9), WARNING, 'unknown category', 11),
     'unknown image': (set_first(image_id=9), WARNING, 'unknown image', 11),
@@ -113,7 +113,7 @@ CASES = {
         lambda content: content['images'][0].update(file_name='x.png'), ERROR, 'file missing', None,
     ),
 }  # fmt: skip
-# ... or 'silent' where it goes on and is wrong.
+# ... or 'silent' if it continues with wrong data.
 SILENT = {
     'NaN': (set_first(bbox=[float('nan'), 0, 9, 9]), ERROR, 'is not a number'),
     'infinite': (set_first(bbox=[0, 0, float('inf'), 9]), ERROR, 'is not a number'),

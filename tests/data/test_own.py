@@ -1,4 +1,4 @@
-"""The data and classes of the user's own in the place of a config's."""
+"""The user's own data and classes replace those of a config."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_configs_that_have_no_place_for_them(tmp_path):
 def test_classes_of_every_head_and_data_set(tmp_path, capsys):
     root = own_folder(tmp_path / 'own')
     config = load_config(str(REPOSITORY / 'configs/mask_rcnn_edgevit_xxs_coco.py'))
-    # As mmdet's Cascade R-CNN has it.
+    # As in mmdet's Cascade R-CNN.
     roi_head = config.model.roi_head
     roi_head.bbox_head = [roi_head.bbox_head.copy() for _ in range(3)]
     set_classes(config, str(root / 'boxes.json'))

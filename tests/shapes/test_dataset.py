@@ -1,4 +1,4 @@
-"""The shapes data set: the same everywhere, exact, not solvable by colour, and safe on disk."""
+"""The shapes data set: the same on every machine, exact, and safe on disk."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def made(tmp_path_factory) -> tuple[Path, shapes.ShapesSummary]:
     return root, make_shapes(root, num_train=TRAIN, num_val=VAL)
 
 
-# The same everywhere
+# The same on every machine
 
 
 def test_same_bytes_twice(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_an_interrupted_run_leaves_no_trace(
 
 
 def test_the_manifest_is_written_last(tmp_path: Path, monkeypatch) -> None:
-    """A run that is killed outright cannot clean up; what it leaves must not pass for whole."""
+    """A run that is killed cannot clean up; what it leaves must not count as complete."""
     written = []
 
     def noting(method):

@@ -1,4 +1,4 @@
-"""The scenes: the same everywhere, varied, occluded, and not solvable by colour."""
+"""The scenes: the same on every machine, varied, occluded, and not solvable by colour."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ def test_global_random_state_is_left_alone() -> None:
 
 
 def test_occluders_do_punch_holes(scenes) -> None:
-    # Otherwise the agreement above says nothing about them.
+    # Otherwise exact annotations of the other scenes would not cover holes.
     objects = [i.mask.astype(np.uint8) for s in scenes for i in s.instances if not i.is_crowd]
     # Hierarchy entry 3 is the parent: a contour with one bounds a hole.
     hierarchies = [cv2.findContours(mask, cv2.RETR_CCOMP, 2)[1] for mask in objects]
@@ -133,7 +133,7 @@ def test_colour_and_texture_do_not_tell_the_class() -> None:
     accuracy = (distances.argmin(axis=1) == truth[1::2]).mean()
     # By chance 0.25; 0.1 is four standard deviations for the 280 objects of the held out half.
     assert len(truth) > 500 and accuracy < 0.35
-    # Nor do they tell an object from the background.
+    # Nor do they distinguish an object from the background.
     assert np.abs(table[:, :3].mean(axis=0) - np.mean(outside, axis=0)).max() < 15
 
 
