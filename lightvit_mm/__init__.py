@@ -20,8 +20,8 @@ __all__ = [
 __version__ = '0.1.0'
 DOCTOR = 'lightvit_mm.doctor'
 
-# python -m lightvit_mm.doctor imports the package first, and has to run where that fails; also on
-# Python 3.9, which has no orig_argv.
+# python -m lightvit_mm.doctor imports the package first, but must run even where that fails, also
+# on Python 3.9, which has no orig_argv.
 if sys.argv[:1] != ['-m'] or DOCTOR not in getattr(sys, 'orig_argv', [DOCTOR]):
     with stack_errors():
         from lightvit_mm import backbones, checkpoints, necks

@@ -1,7 +1,7 @@
-"""Look for what is wrong with the environment, and say what to type: python -m lightvit_mm.doctor
+"""Find what is wrong with the environment, and how to fix it: python -m lightvit_mm.doctor
 
-Nothing that may be broken is imported here: a second process does, which may crash without harm.
-It runs on Python 3.8 and 3.9 too, to say that they are too old.
+Packages that may be broken are imported in a second process, which may crash without harm. The
+doctor also runs on Python 3.8 and 3.9, to report that they are too old.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-OK, NOTE, BROKEN = 'ok', 'note', 'broken'  # note: much works all the same
+OK, NOTE, BROKEN = 'ok', 'note', 'broken'  # note: most things still work
 CHECKOUT = Path(__file__).parents[1]
 COMMAND = 'python -m lightvit_mm.doctor'
 SET_UP = 'bash tools/setup.sh'
-ENVIRONMENTS = ('.venv', '.venv-onedl')  # that setup.sh makes in the checkout
-PYTHONS = ((3, 10), (3, 12))  # the first and the last that work
+ENVIRONMENTS = ('.venv', '.venv-onedl')  # made by setup.sh in the checkout
+PYTHONS = ((3, 10), (3, 12))  # the oldest and the newest that work
 LOW, FULL = 1e9, 5e7  # bytes free on a disk
 ON_CPU, ANY = 'for the CPU', '999'
 MARK = 'lightvit_mm.doctor '
 
 
 class Line(NamedTuple):
-    """What was found of a subject, in which of three states, and what to do if it is not ok."""
+    """A subject, its state, what was found, and what to do if the state is not ok."""
 
     subject: str
     state: str
@@ -49,7 +49,7 @@ class Line(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What came of an import: why it failed, or nothing; and what else was found."""
+    """Result of an import: why it failed, empty if it did not, and what else was found."""
 
     why: str
     found: str = ''
@@ -59,12 +59,12 @@ class Module(NamedTuple):
     """A module of the stack.
 
     Attributes:
-        imports: what has to be importable.
-        originals: distributions that install it, the frozen ones in the case of OpenMMLab.
+        imports: the name to import.
+        originals: distributions that install it; for OpenMMLab, the original releases.
         fork: the maintained distribution, which installs the same files.
-        needs: the module that has to work before.
+        needs: the module that it depends on.
         optional: whether the backbones work without it.
-        bounds: the first version of an original that works, and the first after it that does not.
+        bounds: the first version of an original that works, and the first later one that does not.
     """
 
     imports: str
@@ -82,7 +82,7 @@ MODULES = {
         ('mmengine', 'mmengine-lite'),
         'onedl-mmengine',
         needs='torch',
-        bounds=('0.10.7', ANY),  # before, it fails beside torch 2.5 and later
+        bounds=('0.10.7', ANY),  # earlier ones fail with torch 2.5 and later
     ),
     'mmcv': Module(
         'mmcv.cnn',
@@ -114,9 +114,9 @@ MODULES = {
 OTHERS = {
     'onnx': 'onnx onnxscript onnxruntime',
     'pkg_resources': 'pkg_resources',
-    'torchvision': 'torchvision',  # the last, since half of a broken one stays behind
+    'torchvision': 'torchvision',  # last, since half of a broken one stays loaded
 }
-CURES = {  # what an import that fails says, and what helps
+CURES = {  # by a part of the error of a failed import
     'torchvision': 'pip uninstall -y torchvision',
     'pkg_resources': "pip install 'setuptools<82'",
     'libGL': 'pip install --force-reinstall --no-deps opencv-python-headless',
@@ -124,7 +124,7 @@ CURES = {  # what an import that fails says, and what helps
 
 
 def installed() -> dict[str, str]:
-    """The versions of the distributions of both stacks, and of torch, that are there."""
+    """Return the versions of the installed distributions of both stacks and of torch."""
     versions = {}
     for module in MODULES.values():
         for name in filter(None, (*module.originals, module.fork)):
@@ -136,7 +136,7 @@ def installed() -> dict[str, str]:
 
 
 def probe(names: Iterable[str]) -> dict[str, Probe]:
-    """Import modules of the stack in one other process, and after a crash the rest in a new one."""
+    """Import modules of the stack in a second process; after a crash, the rest in a new one."""
     probes: dict[str, Probe] = {}
     todo = list(names)
     while todo:
@@ -160,7 +160,7 @@ def probe(names: Iterable[str]) -> dict[str, Probe]:
 
 
 def _answer(names: Iterable[str]) -> None:
-    """Import, and print what ``probe`` reads."""
+    """Import modules, and print the results for `probe`."""
     here = os.path.dirname(os.path.realpath(__file__))
     sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here]
     warnings.simplefilter('ignore')
@@ -194,7 +194,7 @@ def _compiled() -> str:
 
 
 def examine_stack() -> list[Line]:
-    """Look at Python, torch, the packages of OpenMMLab and what breaks them; some seconds."""
+    """Check Python, torch, OpenMMLab's packages and what can break them; takes some seconds."""
     versions = installed()
     forks = any(module.fork in versions for module in MODULES.values())
     cure = f'{SET_UP} --stack onedl' if forks else SET_UP
@@ -212,19 +212,20 @@ def examine_stack() -> list[Line]:
     gpu = probes['torch'].found
     if lines['mmcv.ops'].state == OK and probes['mmcv.ops'].found == ON_CPU != gpu:
         found = f'compiled {ON_CPU} only, and torch is {gpu}'
-        remedy = f'with nvcc on the PATH: pip uninstall -y {"onedl-" * forks}mmcv; {cure}'
+        package = 'onedl-mmcv' if forks else 'mmcv'
+        remedy = f'with nvcc on the PATH: pip uninstall -y {package}; {cure}'
         lines['mmcv.ops'] = Line('mmcv.ops', NOTE, found, remedy)
     others = [_other(name, probes[name], forks) for name in OTHERS if name in probes]
     return [*lines.values(), *others]
 
 
 def examine() -> list[Line]:
-    """Look at everything."""
+    """Check everything."""
     return [*examine_stack(), _disk(), _compiler()]
 
 
 def explain(error: Exception) -> str:
-    """Say what is wrong with the stack, if it is that which an import failed by; else nothing."""
+    """Describe what is wrong with the stack if an import failed because of it; else return ''."""
     if isinstance(error, ImportError):
         to_blame = (error.name or '').partition('.')[0] != 'lightvit_mm'
     else:  # a refused version is an AssertionError, half a torchvision a RuntimeError
@@ -250,7 +251,7 @@ def _python() -> Line:
 
 
 def _stack(versions: dict[str, str], cure: str) -> Line:
-    """Whether it is one stack, and which."""
+    """Check which stack is installed, and that it is only one."""
     modules = [module for module in MODULES.values() if module.fork]
     originals = {name for module in modules for name in module.originals if name in versions}
     forks = {module.fork for module in modules if module.fork in versions}
@@ -270,7 +271,7 @@ def _stack(versions: dict[str, str], cure: str) -> Line:
 def _module(
     name: str, versions: dict[str, str], probed: Probe | None, blamed: Line, cure: str
 ) -> Line:
-    """How a module of the stack does; ``blamed`` is the line of what it stands on."""
+    """Check a module of the stack; ``blamed`` is the line of what it depends on."""
     module = MODULES[name]
     owners = [owner for owner in (*module.originals, module.fork) if owner in versions]
     if not owners:
@@ -278,7 +279,7 @@ def _module(
     owner = owners[0]
     found = f'{owner} {versions[owner]}'
     if probed is None or blamed.state != OK:
-        return Line(name, BROKEN, f'{found}, not tried: mend {blamed.subject} first')
+        return Line(name, BROKEN, f'{found}, not tried: fix {blamed.subject} first')
     first, end = module.bounds
     if owner != module.fork and not _numbers(first) <= _numbers(versions[owner]) < _numbers(end):
         until = f', before {end}' if end != ANY else ''
@@ -289,7 +290,7 @@ def _module(
 
 
 def _other(name: str, probed: Probe, forks: bool) -> Line:
-    """How a module beside the stack does, which may not be there."""
+    """Check a module outside the stack, which may be absent."""
     absent = probed.why.startswith(f"ModuleNotFoundError: No module named '{name}")
     if not probed.why:
         return Line(name, OK, 'can be imported')
@@ -303,7 +304,7 @@ def _other(name: str, probed: Probe, forks: bool) -> Line:
 
 
 def _disk() -> Line:
-    """The fullest of the disks for work directories, temporary files and the cache of wheels."""
+    """Check the fullest disk of those for work folders, temporary files and cached wheels."""
     cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~')
     free = {path: shutil.disk_usage(path).free for path in (cache, tempfile.gettempdir(), '.')}
     path = min(free, key=lambda path: free[path])
@@ -316,7 +317,7 @@ def _disk() -> Line:
 
 
 def _compiler() -> Line:
-    """The C++ compiler, which building mmcv takes, and torch.compile."""
+    """Check the C++ compiler, which the build of mmcv and torch.compile need."""
     name = shlex.split(os.environ.get('CXX', 'c++'))[0]
     if found := shutil.which(name):
         return Line('compiler', OK, found)
@@ -337,13 +338,14 @@ def _cure(why: str, set_up: str) -> str:
         if text in why:
             return cure
     if re.search("No module named '(?!mm|torch)", why):
-        return f'pip install -r tools/requirements{"-onedl" * set_up.endswith("onedl")}.txt'
+        stack = '-onedl' if set_up.endswith('onedl') else ''
+        return f'pip install -r tools/requirements{stack}.txt'
     return set_up
 
 
 def main() -> int:
-    """Print a line for each subject; 1 if something is broken."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description='Look at the environment.')
+    """Print a line per subject; return 1 if something is broken."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description='Check the environment.')
     parser.add_argument('--probe', nargs='+', help=argparse.SUPPRESS)
     if names := parser.parse_args().probe:
         _answer(names)

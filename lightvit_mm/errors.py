@@ -1,4 +1,4 @@
-"""Errors that the caller can put right, told without a traceback."""
+"""Errors that the caller can fix, reported without a traceback."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from contextlib import contextmanager
 
 
 class UserError(RuntimeError):
-    """Something that the caller can put right; the message says what and how."""
+    """Something that the caller can fix; the message explains what and how."""
 
 
 class ConfigError(UserError, ValueError):
-    """A value in a config that cannot be right."""
+    """An invalid value in a config."""
 
 
 class MissingFileError(UserError, FileNotFoundError):
-    """A file that was named and is not there."""
+    """A file that was named but does not exist."""
 
 
 class ConfigTypeError(ConfigError, TypeError):
-    """An argument in a config that does not exist, or of the wrong type."""
+    """An argument in a config that is unknown or has the wrong type."""
 
 
 class StackError(UserError, ImportError):
-    """Something that lightvit_mm stands on cannot be imported; the message is the doctor's."""
+    """A package that lightvit_mm depends on cannot be imported; the message is the doctor's."""
 
 
 @contextmanager
 def stack_errors() -> Iterator[None]:
-    """Turn an import that fails by a broken environment into a StackError."""
+    """Turn imports that fail because of a broken environment into a StackError."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        from lightvit_mm import doctor  # not before: python -m lightvit_mm.doctor loads it as well
+        from lightvit_mm import doctor  # late, since python -m lightvit_mm.doctor loads it itself
 
         if explanation := doctor.explain(error):
             raise StackError(explanation) from error
@@ -44,7 +44,7 @@ def stack_errors() -> Iterator[None]:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Print the errors that users can put right on standard error and exit with status 2."""
+    """Print the errors that users can fix to standard error, and exit with status 2."""
     try:
         with stack_errors():
             yield

@@ -1,4 +1,4 @@
-"""The doctor: what it says of an environment, and that every tool lets it speak."""
+"""The doctor: its report on an environment, which every tool prints if the stack is broken."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ TOOLS = sorted(
 
 
 class Machine:
-    """An environment to examine: all is well unless the test says otherwise."""
+    """An environment to examine, healthy unless the test changes it."""
 
     def __init__(self) -> None:
         self.versions = dict(ORIGINALS)
@@ -118,7 +118,7 @@ def test_a_mixed_stack_is_named_and_not_imported(machine, more, named):
         f'mixed, they overwrite one another: {named}',
         f'pip uninstall -y {names}; bash tools/setup.sh [--stack onedl]',
     )
-    assert machine.ill['mmseg'].found == 'mmsegmentation 1.2.2, not tried: mend stack first'
+    assert machine.ill['mmseg'].found == 'mmsegmentation 1.2.2, not tried: fix stack first'
     assert machine.probed == ['torch']
     assert machine.lines['torch'].state == OK
 
@@ -174,11 +174,11 @@ def test_only_the_first_cause_is_blamed(machine):
     found = [line.found for line in machine.ill.values()]
     assert found == [
         'torch 2.13.0+cpu fails: ImportError: no',
-        'mmengine 0.10.7, not tried: mend torch first',
-        'mmcv 2.1.0, not tried: mend mmengine first',
-        'mmcv 2.1.0, not tried: mend mmcv first',
-        'mmdet 3.3.0, not tried: mend mmcv.ops first',
-        'mmsegmentation 1.2.2, not tried: mend mmcv.ops first',
+        'mmengine 0.10.7, not tried: fix torch first',
+        'mmcv 2.1.0, not tried: fix mmengine first',
+        'mmcv 2.1.0, not tried: fix mmcv first',
+        'mmdet 3.3.0, not tried: fix mmcv.ops first',
+        'mmsegmentation 1.2.2, not tried: fix mmcv.ops first',
     ]
 
 

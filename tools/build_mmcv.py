@@ -1,11 +1,11 @@
-"""Put a wheel of mmcv with its compiled ops in the user's cache, and install it from there.
+"""Build a wheel of mmcv with its compiled ops in the user's cache, and install it from there.
 
 --stack onedl builds onedl-mmcv, its maintained fork, in the same way.
 
-As it comes, mmcv compiles 57 small dispatch files and 20 CPU kernels, and each of the 77 spends
-most of its time in torch's headers: 17 minutes on two cores. Four files that include 72 of them
-(see ``unite``) and the other five take a minute and a half; the ops give the same bits. If that
-fails, or if there are CUDA kernels to compile, mmcv is built as it comes.
+mmcv's own build compiles 57 small dispatch files and 20 CPU kernels, each of which spends most of
+its time in torch's headers: 17 minutes on two cores. Four files that include 72 of them (see
+``unite``) and the other five take a minute and a half, and the ops give the same bits. If that
+fails, or if there are CUDA kernels to compile, mmcv is built unchanged.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class Release(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The name of its archive, and of the folder in there."""
+        """The name of its archive, and of the folder in the archive."""
         return f'{self.name.replace("-", "_")}-{self.version}'
 
 
 RELEASES = {'openmmlab': Release('mmcv', '2.1.0'), 'onedl': Release('onedl-mmcv', '2.3.6')}
-RECIPE = 1  # part of the cache key: raise it when the build below gives another wheel
-# -O1 is the fastest in use as well: nms takes a third of the time that it takes at -O2 or -O3
-# (gcc 12 makes data flow of a branch that is easily predicted), roi_align takes the same.
+RECIPE = 1  # part of the cache key: raise it when a change below gives another wheel
+# -O1 also gives the fastest ops: nms takes a third of its time at -O2 or -O3 (where gcc 12 turns a
+# well predicted branch into data flow), roi_align takes the same.
 # Without -DNDEBUG, pixel_group aborts the process: its assertion is wrong.
 CPU_FLAGS = '-g0 -O1 -DNDEBUG -w'
-# These kernels define macros or templates of the same names, differently.
+# These kernels define different macros or templates under the same names.
 CLASHING = {'bezier_align', 'psamask', 'roi_align', 'roi_align_rotated', 'rotated_feature_align'}
 MEMORY_PER_JOB = 2.2e9  # measured: 2.1 GB for the larger of the two united files
 HOPELESS = ('No space left on device', 'Disk quota exceeded', 'Killed signal', 'Cannot allocate')
@@ -62,7 +62,7 @@ nms(torch.tensor([[0.0, 0.0, 2.0, 2.0]]).to(device), torch.ones(1).to(device), 0
 
 
 class BuildError(Exception):
-    """A failure that another way of building may still mend."""
+    """A failure that another way of building may avoid."""
 
 
 def stop(why: str, cure: str) -> NoReturn:
@@ -76,7 +76,7 @@ def say(text: str) -> None:
 
 
 def has_cuda() -> bool:
-    """Tell whether CUDA ops can be compiled and used here."""
+    """Check whether CUDA ops can be compiled and used here."""
     home = os.environ.get('CUDA_HOME', '/usr/local/cuda')  # where torch looks as well
     path = os.pathsep.join([f'{home}/bin', os.environ['PATH']])
     if not (shutil.which('nvidia-smi') and shutil.which('nvcc', path=path)):
@@ -87,7 +87,7 @@ def has_cuda() -> bool:
 
 
 def cache_slots(release: Release, rest: str) -> list[Path]:
-    """Return the cache directories of this Python and libc whose names end as asked."""
+    """Return the cache directories of this Python and libc whose names end with ``rest``."""
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     libc = ''.join(platform.libc_ver()) or platform.mac_ver()[0]
     root = Path(base, 'lightvit_mm', 'wheels', f'{release.name}-{release.version}')
@@ -157,7 +157,7 @@ def check_compiler() -> None:
         say(tried.stderr)
         stop(
             f'{shlex.join(compiler)} fails on a small C++17 program that includes Python.h',
-            'mend or update it (gcc 9 or clang 9 at least), or name another with CXX=...',
+            'fix or update it (gcc 9 or clang 9 at least), or name another with CXX=...',
         )
 
 
@@ -171,13 +171,13 @@ def run(command: list[str], environment: dict[str, str]) -> None:
         say(line.rstrip())
         hopeless = next((text for text in HOPELESS if text in line), hopeless)
     if child.wait():
-        if hopeless:  # no other way of building mends this
+        if hopeless:  # no other way of building helps
             sys.exit(f'{hopeless} (exit status {child.returncode})')
         raise BuildError(f'{shlex.join(command[1:4])} gave exit status {child.returncode}')
 
 
 def jobs() -> int:
-    """Return how many compilers may run at once: one a core, as far as the memory goes."""
+    """Return how many compilers may run at once: one per core, if memory allows."""
     affinity = getattr(os, 'sched_getaffinity', None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
@@ -189,7 +189,7 @@ def jobs() -> int:
 
 
 def unite(files: list[Path], name: str) -> None:
-    """Let two files include all of these, so that torch's headers are read only twice for them."""
+    """Include all of these in two new files, so that torch's headers are read only twice."""
     middle = len(files) // 2 + 1
     for number, part in enumerate((files[:middle], files[middle:])):
         for file in part:
@@ -236,13 +236,13 @@ def build(release: Release, folder: Path) -> Path:
         run([*wheel, str(source)], environment | {'CFLAGS': own.strip()})
         return check_wheel(next(folder.glob('*.whl')))
     except (BuildError, OSError, StopIteration, tarfile.TarError) as error:
-        say(f'{error}: building mmcv as it comes, which takes a quarter of an hour or more')
+        say(f'{error}: building mmcv unchanged, which takes a quarter of an hour or more')
     run([*wheel, str(archive)], environment)
     return check_wheel(next(folder.glob('*.whl')))
 
 
 def make_wheel(release: Release) -> Path:
-    """Return the wheel that the cache has, after building it where it has none."""
+    """Return the cached wheel; build it if there is none."""
     slot = cache_slot(release)
     with locked(slot):
         for wheel in slot.glob('*.whl'):
@@ -252,7 +252,7 @@ def make_wheel(release: Release) -> Path:
                 say(f'{error}: building it again')
                 wheel.unlink()
         check_compiler()
-        for left in slot.glob('build-*'):  # by a build that was killed
+        for left in slot.glob('build-*'):  # from a build that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix='build-', dir=slot) as folder:
             wheel = build(release, Path(folder))
@@ -262,14 +262,14 @@ def make_wheel(release: Release) -> Path:
 
 
 def probe(release: Release) -> str:
-    """Return why this environment's mmcv does not do, or nothing."""
+    """Return why this environment's mmcv does not work, or ''."""
     script = PROBE.format(version=release.version, cuda=has_cuda())
     tried = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     return (tried.stderr.strip() or 'no message') if tried.returncode else ''
 
 
 def install(release: Release) -> None:
-    """Install the wheel unless this environment's mmcv does; build a useless one once more."""
+    """Install the wheel unless mmcv already works here; rebuild it once if it does not help."""
     why = probe(release)
     for _ in range(2 if why else 0):
         wheel = make_wheel(release)
@@ -293,7 +293,7 @@ def main() -> None:
     parser.add_argument(
         'command',
         choices=['check', 'wheel', 'install'],
-        help='check: is it cached, or can it be compiled; wheel: cache it; install: and use it',
+        help='check that it is cached or can be compiled; put the wheel into the cache; install it',
     )
     parser.add_argument('--stack', choices=list(RELEASES), default='openmmlab')
     args = parser.parse_args()
@@ -306,7 +306,7 @@ def main() -> None:
         elif not any(next(slot.glob('*.whl'), None) for slot in cache_slots(release, 'torch*')):
             check_compiler()
     except BuildError as error:
-        cure = 'the first "error" in the log says why'
+        cure = 'see the first "error" in the log'
         stop(f'{release.name} {release.version} does not build: {error}', cure)
     except PermissionError as error:
         stop(str(error), 'make it writable, or keep the cache elsewhere with XDG_CACHE_HOME=...')

@@ -1,4 +1,4 @@
-"""Look for everything wrong in the data of a config: python tools/check_data.py CONFIG"""
+"""Find everything wrong with the data of a config: python tools/check_data.py CONFIG"""
 
 import argparse
 import sys
@@ -12,13 +12,13 @@ from lightvit_mm.engine.configs import load_config
 
 
 def main() -> int:
-    """Parse the command line, look, say what was found; 1 if training would break on it."""
+    """Parse the command line, check, print the findings; return 1 if training would fail."""
     parser = argparse.ArgumentParser(
-        description='Look at every annotation, image and label map of a config. Exit status: 0 '
-        'if it can be trained on (warnings included), 1 if not, 2 if there was nothing to look at.'
+        description='Check every annotation, image and label map of a config. Exit status: 0 if '
+        'it can be trained on (perhaps with warnings), 1 if not, 2 if it could not be checked.'
     )
     add_config_arguments(parser)
-    parser.add_argument('--out', metavar='FILE.json', help='write down every single finding')
+    parser.add_argument('--out', metavar='FILE.json', help='write every finding to this file')
     add_own_data_arguments(parser)
     args = parser.parse_args()
     with user_errors():

@@ -11,7 +11,7 @@ from lightvit_mm.shapes.dataset import make_shapes
 
 
 def main() -> None:
-    """Parse the arguments, make the data set, say what it holds."""
+    """Parse the arguments, make the data set, and print its contents."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

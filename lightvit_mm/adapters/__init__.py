@@ -1,1 +1,1 @@
-"""The backbones in other frameworks; import the adapter that you need by its name."""
+"""Adapters of the backbones to other frameworks; import the one that you need."""

@@ -1,7 +1,7 @@
-"""The backbones in Detectron2: importing this registers them in its BACKBONE_REGISTRY.
+"""The backbones in Detectron2: importing this module registers them in its BACKBONE_REGISTRY.
 
-Levels have the names of Detectron2's ResNet, by stride: ``res2`` is stride 4, ``res5`` is stride
-32, and EfficientViT's are ``res4``, ``res5`` and ``res6``. An FPN makes ``p2`` of ``res2``.
+Levels are named by stride, as in Detectron2's ResNet: ``res2`` is stride 4, ``res5`` is stride 32,
+and EfficientViT's are ``res4``, ``res5`` and ``res6``. An FPN turns ``res2`` into ``p2``.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ TYPES = {family.backbone.__name__: family.backbone for family in FAMILIES.values
 def add_lightvit_config(cfg: CfgNode) -> None:
     """Add ``cfg.MODEL.LIGHTVIT`` with its defaults, in place.
 
-    The keys are arguments of `PyramidBackbone`; those that a single family has can be given where
-    the backbone is made by hand, in a LazyConfig.
+    The keys are arguments of `PyramidBackbone`. Arguments of a single family can be given in a
+    LazyConfig, which builds the backbone directly.
     """
     node = cfg.MODEL.LIGHTVIT = CfgNode()
     node.TYPE = 'EdgeViT'  # one of TYPES
     node.ARCH = 'xxs'
-    node.OUT_FEATURES = []  # names of levels, without an FPN; empty for all
-    node.WEIGHTS = ''  # of the backbone alone, in any layout that its authors published
-    node.FROZEN_STAGES = -1  # MODEL.BACKBONE.FREEZE_AT is not read
+    node.OUT_FEATURES = []  # names of levels if there is no FPN; empty for all
+    node.WEIGHTS = ''  # for the backbone alone, in any published layout
+    node.FROZEN_STAGES = -1  # used instead of MODEL.BACKBONE.FREEZE_AT
     node.NORM = 'BN'
     node.NORM_EVAL = False
     node.DROP_PATH_RATE = 0.0
@@ -69,15 +69,15 @@ class LightViTBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Of such heights and widths every level has exactly half the size of the one before.
+        """For multiples of it, every level is exactly half as large as the one before.
 
-        The backbone itself takes any size; top-down paths need it.
+        The backbone takes any size; top-down paths need such multiples.
         """
         return max(self.net.out_strides)
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """What newer Detectron2 asks in place of `size_divisibility`."""
+        """Read by newer versions of Detectron2 instead of `size_divisibility`."""
         return {'size_divisibility': self.size_divisibility}
 
 
@@ -91,7 +91,7 @@ def build_lightvit_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LightViTBac
     """Build the backbone of ``cfg.MODEL.LIGHTVIT`` alone.
 
     Raises:
-        ValueError: an unknown type, arch or level, or images that have not 3 channels.
+        ValueError: the type, arch or a level is unknown, or images do not have 3 channels.
     """
     return _build(cfg, input_shape, cfg.MODEL.LIGHTVIT.OUT_FEATURES)
 
@@ -100,20 +100,20 @@ def build_lightvit_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LightViTBac
 def build_lightvit_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build the backbone and an FPN on ``cfg.MODEL.FPN.IN_FEATURES`` (empty for all levels).
 
-    One coarser level is made of the last by subsampling, as Mask R-CNN has it.
+    One coarser level is subsampled from the last, as in Mask R-CNN.
     """
     bottom_up = _build(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES)
     top_block = LastLevelMaxPool()
-    # Detectron2 fixes p5, which is not the last level of every family.
+    # Detectron2 hard-codes p5, which is not the last level of every family.
     top_block.in_feature = f'p{_log2(_last_level(bottom_up)[1].stride)}'
     return _fpn(cfg, bottom_up, top_block)
 
 
 @BACKBONE_REGISTRY.register()
 def build_lightvit_retinanet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Build the backbone and an FPN with two coarser levels of convolutions, as RetinaNet has it.
+    """Build the backbone and an FPN with two coarser levels by convolutions, as in RetinaNet.
 
-    Of a last level of stride 32 they are P6 and P7; EfficientViT, of stride 64, gets P7 and P8.
+    They are P6 and P7 after a last level of stride 32, P7 and P8 after stride 64 (EfficientViT).
     """
     bottom_up = _build(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES)
     name, shape = _last_level(bottom_up)
@@ -130,7 +130,7 @@ def _build(cfg: CfgNode, input_shape: ShapeSpec, features: list[str]) -> LightVi
     family = TYPES[node.TYPE]
     if input_shape.channels != 3:
         raise ValueError(
-            f'{node.TYPE} takes images of 3 channels; these have {input_shape.channels} '
+            f'{node.TYPE} takes images with 3 channels; these have {input_shape.channels} '
             '(the length of MODEL.PIXEL_MEAN)'
         )
     levels = level_names(family)

@@ -1,4 +1,4 @@
-"""Reading published weights: safe files, every key layout, nothing left out in silence."""
+"""Reading published weights: safe files, every key layout, no tensor silently left out."""
 
 from mmengine.runner import CheckpointLoader
 

@@ -1,10 +1,9 @@
-"""Downloads over https alone, each checked against the hash that its name carries."""
+"""Downloads over https only, each checked against the hash in its name."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -16,19 +15,20 @@ from mmengine.dist import get_rank, get_world_size
 from torch.hub import get_dir
 
 from lightvit_mm.errors import UserError
+from lightvit_mm.files import whole_file
 
 OFFLINE_HINT = (
     'Without a network, fetch it elsewhere and give its path (in our configs: --cfg-options '
     'model.backbone.init_cfg.checkpoint=FILE), or start from random weights on purpose '
     '(--cfg-options model.backbone.init_cfg=None)'
 )
-# As PyTorch, OpenMMLab and others name released files: the first digits of their SHA-256.
+# PyTorch, OpenMMLab and others put the first digits of the SHA-256 into the names of releases.
 NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
 CHUNK = 1 << 20
 
 
 class CheckpointError(UserError):
-    """A checkpoint file that cannot be fetched or read, or must not be."""
+    """A checkpoint file that cannot be fetched or read, or that is refused."""
 
 
 class _HttpsRedirects(HTTPRedirectHandler):
@@ -42,30 +42,30 @@ class _HttpsRedirects(HTTPRedirectHandler):
 
 
 def require_https(address: str) -> None:
-    """Refuse every address but an https one.
+    """Refuse addresses other than https.
 
     Raises:
-        CheckpointError: the address is another.
+        CheckpointError: the address is not https.
     """
     if not address.lower().startswith('https://'):
         raise CheckpointError(
-            f'{address} would come unprotected; use its https:// address, or download it yourself'
+            f'{address} is unprotected; use its https:// address, or download the file yourself'
         )
 
 
 def fetch(address: str, name: str = '') -> Path:
-    """Download a file into torch's hub cache, unless it is there.
+    """Download a file into torch's hub cache, unless it is already there.
 
     Args:
         address: an https address.
-        name: what the file is called in the cache; the last part of the address if empty.
+        name: name of the file in the cache; if empty, the last part of the address.
 
     Returns:
         The file, whose SHA-256 begins with the hash in its name if it has one.
 
     Raises:
-        CheckpointError: it cannot be fetched, would come unprotected, is cut short, or is not
-            the file of that hash.
+        CheckpointError: the address is not https or cannot be fetched, or the file is cut short
+            or does not match the hash.
     """
     require_https(address)
     name = name or PurePosixPath(urlsplit(address).path).name
@@ -74,20 +74,17 @@ def fetch(address: str, name: str = '') -> Path:
         _download(address, file)
     if get_world_size() > 1:
         dist_barrier()
-        if not file.is_file():  # on another machine than that of process 0
+        if not file.is_file():  # this is another machine than that of process 0
             _download(address, file)
     _check_hash(file, file.name, address)
     return file
 
 
 def _download(address: str, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when whole, so that no half file is ever found under the name.
-    partial = file.with_name(f'{file.name}.{uuid.uuid4().hex}.partial')
     try:
-        _stream(address, partial)
-        _check_hash(partial, file.name, address)
-        partial.replace(file)
+        with whole_file(file, shared=True) as part:
+            _stream(address, part)
+            _check_hash(part, file.name, address)
     except HTTPError as error:
         raise CheckpointError(
             f'{address} answers {error.code} ({error.reason}); is the name right? {OFFLINE_HINT}'
@@ -97,8 +94,6 @@ def _download(address: str, file: Path) -> None:
         raise CheckpointError(
             f'{address} could not be fetched: {reason}. {OFFLINE_HINT}'
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _stream(address: str, file: Path) -> None:
@@ -129,7 +124,7 @@ def _check_hash(file: Path, name: str, address: str) -> None:
             digest.update(chunk)
     if not digest.hexdigest().startswith(expected[1]):
         raise CheckpointError(
-            f'{address} is not the file that its name promises: SHA-256 begins with '
-            f'{digest.hexdigest()[: len(expected[1])]}, not with {expected[1]}. Nothing of it was '
-            f'used. Delete {file} if it is there, and ask where the file comes from'
+            f'{address} does not match the hash in its name: its SHA-256 begins with '
+            f'{digest.hexdigest()[: len(expected[1])]}, not with {expected[1]}. It was not used. '
+            f'Delete {file} if it exists, and check where the file comes from'
         )

@@ -1,7 +1,7 @@
 """Key layouts of EfficientViT (Microsoft): the authors' releases and timm's.
 
-Official is microsoft/Cream, EfficientViT, at 4a13c40: classification files of
-EfficientViT_Model_Zoo, and under ``backbone.`` the detectors released there.
+The official layout is that of microsoft/Cream, EfficientViT, at 4a13c40: the classification files
+of EfficientViT_Model_Zoo and, under ``backbone.``, the detectors released there.
 """
 
 import re
@@ -19,7 +19,7 @@ SUBSAMPLE_PARTS = 3
 
 
 def _stage_or_subsample(match: re.Match[str]) -> str:
-    """Official ``blocks2`` and ``blocks3`` begin with the three parts of a subsampling."""
+    """The official ``blocks2`` and ``blocks3`` begin with the three parts of a subsampling."""
     stage, index = int(match[1]) - 1, int(match[2])
     if not stage:
         return f'stages.0.blocks.{index}.'
@@ -60,7 +60,7 @@ def _fitted(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def _resize_table(table: torch.Tensor, size: int) -> torch.Tensor:
-    """Biases of the distances in one window (heads, s s) to those in a window of another size."""
+    """Resize a table of biases (heads, s * s), one per distance in a window, to another one."""
     heads, length = table.shape
     old_size = isqrt(length)
     if old_size == size or old_size**2 != length:
@@ -74,7 +74,7 @@ LAYOUTS = (
     Layout(
         name='official',
         renames=(
-            # Activations count as entries in the authors' list.
+            # The authors' list also counts the activations.
             *((rf'^patch_embed\.{2 * i}\.', f'stem.{i}.') for i in range(4)),
             (r'^blocks([1-3])\.(\d+)\.', _stage_or_subsample),
             *SHARED_RENAMES,

@@ -1,8 +1,7 @@
-"""Key layouts: finding out in which one weights come, and bringing them into ours.
+"""Key layouts: detecting the one that weights are in, and converting them to ours.
 
-A layout knows names only. The weights of a backbone are compared with every known layout under
-every usual wrapper prefix; the one that leaves the fewest names over is taken, and then every
-tensor must fit.
+The names of the weights are compared with every known layout under every usual wrapper prefix. The
+one with the fewest unmatched names is used, and then every tensor must fit.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Tensors = dict[str, torch.Tensor]
 Convert = Callable[[Tensors, Mapping[str, torch.Tensor]], Tensors]
 Rename = tuple[str, str | Callable[[re.Match[str]], str]]
 
-# What training loops, data-parallel wrappers and detectors put before the names of a backbone.
+# Prefixes that training loops, data-parallel wrappers and detectors add to a backbone's names.
 WRAPPER_PREFIXES = (
     '',
     'backbone.',
@@ -31,7 +30,7 @@ WRAPPER_PREFIXES = (
     'module.model.',
     'encoder.',
 )
-# Under which a training script keeps the weights in its file, in order of preference.
+# Keys under which training scripts store the weights, in order of preference.
 WRAPPER_KEYS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')
 MOST_WRAPPERS = 4
 
@@ -45,13 +44,12 @@ class Layout:
     """How the names of one release map to ours.
 
     Attributes:
-        name: what messages call it, e.g. ``'official'``.
-        renames: regular expressions and what re.sub puts in their place, applied to each name in
-            this order.
-        dropped: matches (from the start) the names that no backbone has, such as the classifier.
-        convert: given the renamed tensors and the state dict to be filled, the tensors as ours,
-            where a release stores something otherwise. It must leave alone what it does not
-            know, since it is tried on files of any origin.
+        name: its name in messages, e.g. ``'official'``.
+        renames: pairs of a pattern and a replacement for re.sub, applied to each name in order.
+        dropped: pattern for re.match of the names that no backbone has, such as the classifier's.
+        convert: for releases that store some tensors differently: takes the renamed tensors and
+            the state dict to be filled, and returns the tensors in our form. It must not change
+            tensors that it does not know, since it is tried on files of any origin.
     """
 
     name: str
@@ -60,7 +58,7 @@ class Layout:
     convert: Convert | None = None
 
     def rename(self, key: str) -> str:
-        """Our name of ``key``."""
+        """Translate a name in the file into ours."""
         for pattern, replacement in self.renames:
             key = re.sub(pattern, replacement, key)
         return key
@@ -76,13 +74,13 @@ class Match:
     Attributes:
         layout: the layout.
         prefix: the wrapper prefix.
-        tensors: by our names.
-        origins: of our names, the names in the file.
-        left_out: names in the file that are not wanted.
-        absent: prefixes of parts that the file lacks, as every published one does.
+        tensors: the tensors, by our names.
+        origins: the names in the file, by our names.
+        left_out: names in the file that the backbone does not use.
+        absent: prefixes of the parts that the file lacks because no published file has them.
         kept: expected names in those parts, which keep their values.
         missing: other expected names that the file lacks.
-        unexpected: names, as ours, that are not expected.
+        unexpected: our names of tensors that are not expected.
     """
 
     layout: Layout
@@ -96,27 +94,27 @@ class Match:
     unexpected: list[str] = field(default_factory=list)
 
     def origin(self, name: str) -> str:
-        """The name in the file of what is called ``name`` here."""
+        """Translate one of our names into the name in the file."""
         return self.origins.get(name, name)
 
     @property
     def fits_at_all(self) -> bool:
-        """Whether one name or more is an expected one."""
+        """Whether at least one name is expected."""
         return len(self.unexpected) < len(self.tensors)
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """Lower is better: something fits at all, then the fewest names left over."""
-        left_over = len(self.missing) + len(self.kept) + len(self.unexpected)
-        return not self.fits_at_all, left_over
+        """Sort key, lower is better: whether nothing fits, then the number of unmatched names."""
+        unmatched = len(self.missing) + len(self.kept) + len(self.unexpected)
+        return not self.fits_at_all, unmatched
 
     @property
     def complete(self) -> bool:
-        """Whether every expected name is there and no other."""
+        """Whether no name is missing and none is unexpected."""
         return not self.missing and not self.unexpected
 
     def summary(self) -> str:
-        """What was not wanted and what was not there, for the end of a sentence."""
+        """List what was left out and what was left as initialised, for the end of a sentence."""
         lists = {
             'not part of the backbone': self.left_out,
             'in no published file, so left as initialised': self.kept,
@@ -125,10 +123,10 @@ class Match:
 
 
 def unwrap(weights: Mapping) -> Mapping:
-    """The mapping of names to tensors inside what a training script saved.
+    """Find the mapping of names to tensors in what a training script saved.
 
     Raises:
-        WeightsError: it is wrapped deeper than any script does it; a file can contain itself.
+        WeightsError: the weights are wrapped too deep (a file can even contain itself).
     """
     for _ in range(MOST_WRAPPERS):
         inner = [weights[key] for key in WRAPPER_KEYS if isinstance(weights.get(key), Mapping)]
@@ -150,10 +148,10 @@ def find_match(
     Args:
         weights: names to tensors, of a backbone or of a whole model.
         expected: the state dict to be filled.
-        layouts: those of the family; ours is always tried.
-        not_built: prefixes (in our names) of parts that this backbone does without.
-        unpublished: prefixes (in our names) of parts that no published file has. A file of
-            another layout may lack such a part altogether; one of ours may not.
+        layouts: the layouts of the family; ours is always tried as well.
+        not_built: prefixes, in our names, of parts that this backbone does not have.
+        unpublished: prefixes, in our names, of parts that no published file has. A file in
+            another layout may lack such a part entirely; a file in ours may not.
     """
     matches = []
     for prefix in WRAPPER_PREFIXES:
@@ -170,7 +168,7 @@ def find_match(
                     match.origins[name] = key
             if layout.convert:
                 match.tensors = layout.convert(match.tensors, expected)
-            # Without a name of its own, a file is one of ours whatever layout it was tried as.
+            # If no name was translated, the file is one of ours, whatever layout was tried.
             if any(match.origins[name] != prefix + name for name in match.origins):
                 match.absent = tuple(
                     part
@@ -189,20 +187,20 @@ def find_match(
 
 
 def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: str) -> Tensors:
-    """The tensors of ``match``, every one of which fits ``expected``.
+    """Check that the tensors of ``match`` fit ``expected``.
 
     Args:
-        match: what `find_match` gave.
+        match: result of `find_match`.
         expected: the state dict to be filled.
         owner: the backbone, for the message.
         source: the file, for the message.
 
     Returns:
-        A tensor for each name of ``expected``, whose own values stand in for what may be absent.
+        A tensor per name of ``expected``; those that the file may lack come from ``expected``.
 
     Raises:
-        WeightsError: a tensor is missing, unexpected, of another shape or kind, without values or
-            with values that are not finite; or something is not a tensor.
+        WeightsError: a tensor is missing or unexpected, has another shape or kind, has no values
+            or values that are not finite, or is not a tensor.
     """
     tensors = match.tensors
     misfits, without_values = [], []
@@ -242,7 +240,7 @@ def _counter(name: str) -> bool:
 
 
 def _form(value: object) -> str:
-    """Shape and kind of number; the precision is free."""
+    """Shape and kind of number, regardless of the precision."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     kind = '' if value.is_floating_point() else f' {"complex" if value.is_complex() else "integer"}'

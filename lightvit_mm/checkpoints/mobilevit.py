@@ -1,8 +1,8 @@
 """Key layouts of MobileViT.
 
-Apple's: apple/ml-cvnets at 7771756, the same for its classifiers and, below ``encoder.``, its
-detectors and segmentors. timm's: huggingface/pytorch-image-models at aa4b585. mmpretrain's:
-open-mmlab/mmpretrain at ee7f2e8, below ``backbone.``.
+Apple: apple/ml-cvnets at 7771756, for classifiers and, under ``encoder.``, for detectors and
+segmentors. timm: huggingface/pytorch-image-models at aa4b585. mmpretrain: open-mmlab/mmpretrain at
+ee7f2e8, under ``backbone.``.
 """
 
 from lightvit_mm.checkpoints.layout import Layout
@@ -11,19 +11,19 @@ __all__ = ['LAYOUTS']
 
 
 def _stage_names(stem: str, stage: str, first: int) -> tuple[tuple[str, str], ...]:
-    """Renames of the first block and of the four stages, which other layouts number through.
+    """Renames of the stem and the four stages, which other layouts number consecutively.
 
     Args:
-        stem: regular expression of the first convolution.
-        stage: what stands before the number of a stage, as a regular expression.
-        first: number of the one that belongs to our stem.
+        stem: pattern of the first convolution's name.
+        stage: pattern before the number of a stage.
+        first: number of the stage that belongs to our stem.
     """
     stages = range(first + 1, first + 5)
     return (
         (rf'^{stem}\.', 'stem.0.'),
         (rf'^{stage}{first}\.0\.', 'stem.1.'),
         *((rf'^{stage}{n}\.0\.', f'stages.{n - first - 1}.downsample.') for n in stages),
-        # Theirs count the downsampling as block 0; the released variants have 1 or 2 more.
+        # Their block 0 is the downsampling; the released variants have one or two more blocks.
         *(
             (rf'^{stage}{n}\.{block}\.', f'stages.{n - first - 1}.blocks.{block - 1}.')
             for n in stages

@@ -1,7 +1,7 @@
 """Checkpoints by name (``torchvision://``, ``open-mmlab://``, ``mmcls://``), read safely.
 
-mmengine fetches them by torch.hub with pickles allowed to run code. Its tables of names are used;
-the files come and are read like every other.
+mmengine fetches them through torch.hub, which lets pickles run code. Here only its tables of names
+are used; the files are fetched and read like all others.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from lightvit_mm.checkpoints.download import CheckpointError
 from lightvit_mm.checkpoints.reading import load_from_url, read_checkpoint
 
-# Stores that need a client nobody outside their company has; mmengine leaves it to the version of
-# torch whether their files may run code.
+# Stores whose clients are not public. Whether mmengine lets their files run code depends on the
+# version of torch.
 CLOSED_STORES = ('pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
 
 
@@ -38,7 +38,9 @@ def load_from_torchvision(filename: str, map_location: Any = None) -> dict[str, 
     try:
         known = mmengine_checkpoint.get_torchvision_models()
     except ImportError as error:
-        raise CheckpointError(f'{filename}: its address is in torchvision ({error})') from error
+        raise CheckpointError(
+            f'{filename}: only torchvision knows its address ({error})'
+        ) from error
     return load_from_url(_address(filename, known), map_location)
 
 
@@ -53,13 +55,13 @@ def load_from_openmmlab(filename: str, map_location: Any = None) -> dict[str, An
 
 
 def load_from_mmcls(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """``mmcls://<model>``: the backbone of a classifier, without the prefix of its names."""
+    """``mmcls://<model>``: the backbone of a classifier, without the prefix ``backbone.``."""
     address = _address(filename, mmengine_checkpoint.get_mmcls_models())
     return mmengine_checkpoint._process_mmcls_checkpoint(load_from_url(address, map_location))
 
 
 def refuse_closed_store(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Say what to do instead.
+    """Refuse the file, and name the alternative.
 
     Raises:
         CheckpointError: always.
@@ -68,7 +70,7 @@ def refuse_closed_store(filename: str, map_location: Any = None) -> dict[str, An
 
 
 def register_names() -> None:
-    """Take the place of mmengine's own loaders."""
+    """Replace mmengine's own loaders."""
     loaders = {
         ('torchvision://', 'modelzoo://'): load_from_torchvision,
         ('open-mmlab://', 'openmmlab://'): load_from_openmmlab,

@@ -1,7 +1,7 @@
-"""Reading checkpoint files without running code that they might carry.
+"""Reading checkpoint files without running any code in them.
 
-Every file is read with ``weights_only=True``. The few harmless globals that mmengine's Runner and
-the authors of the papers put into theirs are allowed by name; anything else is refused.
+Every file is read with ``weights_only=True``. The few harmless globals in the files of mmengine's
+Runner and of the papers' authors are allowed by name; all others are refused.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ HISTORY_STATISTICS = ('current', 'max', 'mean', 'min')
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that a state dict came from, handed to modules with the state dict's metadata."""
+    """The file that a state dict came from, passed to modules in the state dict's metadata."""
 
     path: str
     state_dict: Mapping[str, Any]
 
 
 class _Metadata(OrderedDict):
-    """State-dict metadata that tells every module, whatever its name, the file it loads from.
+    """State-dict metadata that gives every module, whatever its name, the file being loaded.
 
-    torch and mmengine filter a state dict by name on the way down to a submodule; a backbone that
-    is given a bare classification file through a detector's ``load_from`` would see nothing of it.
+    torch and mmengine pass to a submodule only the names under its prefix, so the names of a bare
+    classification file in a detector's ``load_from`` would not reach the backbone.
     """
 
     def __init__(self, entries: Mapping, checkpoint: Checkpoint) -> None:
@@ -54,19 +54,19 @@ class _Metadata(OrderedDict):
         return {**(super().get(key) or {}), 'checkpoint': self.checkpoint}
 
     def __deepcopy__(self, memo: dict) -> _Metadata:
-        # mmengine's EMAHook loads a copy of the state dict; the file behind it is read only.
+        # mmengine's EMAHook copies the state dict; the checkpoint never changes, so it is shared.
         return _Metadata(copy.deepcopy(dict(self), memo), self.checkpoint)
 
 
 def _history_getattr(owner: object, name: str) -> Callable:
-    """What ``builtins.getattr`` may do in a checkpoint: name a statistic of HistoryBuffer."""
+    """Stand-in for ``builtins.getattr`` in a checkpoint: statistics of HistoryBuffer only."""
     if owner is HistoryBuffer and name in HISTORY_STATISTICS:
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f'getattr of {name!r} on {owner!r} is not allowed')
 
 
 def _empty_bytes() -> bytes:
-    """What ``bytes`` may do: old pickles spell ``b''`` as a call without arguments."""
+    """Stand-in for ``bytes``: old pickles write ``b''`` as a call without arguments."""
     return b''
 
 
@@ -83,7 +83,7 @@ def _allowed_globals() -> list:
         np.ndarray,
         np.dtype,
         *{type(np.dtype(code)) for code in '?bBhHiIlLqQefdU'},
-        # Files name numpy's private module by its old or its new name.
+        # numpy 2 renamed its private module; files use either name.
         *((function, f'numpy.core.{name}') for function, name in numpy_core),
         *((function, f'numpy._core.{name}') for function, name in numpy_core),
     ]
@@ -94,15 +94,15 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
 
     Args:
         path: a local file.
-        map_location: as torch.load takes it.
+        map_location: see torch.load.
 
     Returns:
-        What the file holds. Weights that a training script keeps under ``'model'`` are also
+        The content of the file. Weights that a training script stored under ``'model'`` are also
         under ``'state_dict'``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: it is not a checkpoint, is damaged, or asks for code to be run.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: the file is not a checkpoint, is damaged, or would run code.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -118,19 +118,28 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     return _with_source(content, str(path))
 
 
-def _check_sums(path: Path) -> None:
-    """Compare every part of a file with its check sum, which torch writes but does not read."""
-    if not zipfile.is_zipfile(path):  # what torch wrote before 1.6, which has none
-        return
+def find_damage(path: str | Path) -> str | None:
+    """Compare every part of a file with its checksum, which torch writes but does not read.
+
+    Returns:
+        The damaged part, or why the file is not the zip archive that torch saves; None if it is
+        whole.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # zipfile raises whatever a damaged byte happens to lead to
-        damaged = f'{type(error).__name__}: {error}'
-    if damaged:
+            return archive.testzip()
+    except Exception as error:  # a damaged header can raise anything in zipfile
+        return f'{type(error).__name__}: {error}'
+
+
+def _check_sums(path: Path) -> None:
+    if not zipfile.is_zipfile(path):  # torch before 1.6 wrote no archives, and no checksums
+        return
+    damage = find_damage(path)
+    if damage is not None:
         raise CheckpointError(
-            f'{path} is damaged: a part of it does not have the check sum that was written with it '
-            f'({damaged}). Fetch it again, or take the checkpoint before it'
+            f'{path} is damaged: a part of it does not match its checksum ({damage}). '
+            'Fetch it again, or use an earlier checkpoint'
         )
 
 
@@ -147,13 +156,13 @@ def _guarded(source: str | Path, load: Callable[[], Any]) -> Any:
         with torch.serialization.safe_globals(_allowed_globals()):
             return load()
     except Exception as error:
-        # torch's reader of pickles raises whatever a damaged byte happens to lead to.
+        # A damaged byte can raise anything in torch's unpickler.
         asked = re.search(r'(?:GLOBAL|getattr of) (\S+)', str(error))
         if asked:
             raise CheckpointError(
                 f'{source} was refused: loading it would call {asked[1]}, which weights never '
                 'need. None of it was run. If you trust its origin, save its tensors again as '
-                '{"state_dict": ...} or as .safetensors in an environment of its own'
+                '{"state_dict": ...} or as .safetensors in a separate environment'
             ) from error
         reason = str(error).split('WeightsUnpickler error: ')[-1].strip().split('\n')[0]
         raise CheckpointError(
@@ -164,7 +173,7 @@ def _guarded(source: str | Path, load: Callable[[], Any]) -> Any:
 
 
 def _with_source(content: Any, source: str) -> dict[str, Any]:
-    """``content`` whose weights know the file that they came from."""
+    """Add the source to the metadata of the weights in ``content``."""
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f'{source} holds a {type(content).__name__}; expected a dict of tensors, or one with '
@@ -172,7 +181,7 @@ def _with_source(content: Any, source: str) -> dict[str, Any]:
         )
     meta = content.get('meta')
     if isinstance(meta, Mapping) and 'config' in meta:
-        # Python source, which mmengine's resume would run to count the GPUs of another machine.
+        # Python source, which mmengine would run on resuming, to read the former number of GPUs.
         content = {**content, 'meta': {key: meta[key] for key in meta if key != 'config'}}
     found = unwrap(content)
     strangers = [key for key in found if not isinstance(key, str) or key in WRAPPER_KEYS]
@@ -190,7 +199,7 @@ def _with_source(content: Any, source: str) -> dict[str, Any]:
 
 
 def _versions(weights: Mapping) -> dict[str, dict[str, int]]:
-    """What torch keeps with a state dict, without whatever else a file has in its place."""
+    """The module versions in a state dict's metadata; anything else in it is dropped."""
     metadata = getattr(weights, '_metadata', None)
     entries = metadata.items() if isinstance(metadata, Mapping) else ()
     return {
@@ -201,7 +210,7 @@ def _versions(weights: Mapping) -> dict[str, dict[str, int]]:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """`read_checkpoint`, under a name of which mmengine's log shows the end."""
+    """`read_checkpoint` for mmengine, which logs the end of this function's name."""
     return read_checkpoint(filename, map_location)
 
 
@@ -215,9 +224,9 @@ def load_from_url(address: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def register_loaders() -> None:
-    """Make mmengine read local files and downloads by the functions of this module.
+    """Make mmengine read local files and downloads with the functions of this module.
 
-    It covers ``init_cfg``, ``load_from``, ``--resume`` and mmdet's and mmseg's ``init_model``.
+    This covers ``init_cfg``, ``load_from``, ``--resume`` and mmdet's and mmseg's ``init_model``.
     """
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'), load_from_url, force=True)

@@ -1,8 +1,8 @@
 """Key layouts of RepViT: the authors' (THU-MIG/RepViT at 298f420) and timm's (1.0.31).
 
-Both exist with the depthwise unit of today and with that of the first version ("legacy"); the
-authors' code can also save a folded network. The authors count all blocks in one list, so what a
-name means depends on the depths.
+Each exists with the current depthwise unit and with that of the paper's first version ("legacy");
+the authors' code can also save a folded network. The authors number all blocks in one list, so the
+meaning of a name depends on the depths.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ TIMM_PARTS: Renames = (
 )
 COMMON_PARTS: Renames = (
     (r'\.token_mixer\.conv1\.', '.token_mixer.conv1x1.'),
-    # Some copies of the authors' code have the squeeze-excitation of an older timm.
+    # Some copies of the authors' code use the squeeze-and-excitation of an older timm.
     (r'\.conv_reduce\.', '.fc1.'),
     (r'\.conv_expand\.', '.fc2.'),
     (r'\.c\.', '.conv.'),
     (r'\.bn\.', '.norm.'),
 )
-# A folded convolution stands where the module was that it replaces, without a name of its own.
+# A folded convolution has the name of the module that it replaces.
 FOLDED_PARTS: Renames = ((r'(?<!\.se\.fc[12])\.(weight|bias)$', r'.conv.\1'),)
 
 
@@ -56,7 +56,7 @@ def make_layouts(depths: Sequence[int]) -> tuple[Layout, ...]:
 
 
 def _block_names(depths: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """Ours for each entry of the authors' list, in which the stem is the first one."""
+    """Our name for each entry of the authors' list, whose first entry is the stem."""
     index = 1
     for stage, depth in enumerate(depths):
         if stage:
@@ -72,10 +72,10 @@ def _block_names(depths: Sequence[int]) -> Iterator[tuple[str, str]]:
 
 
 def _convert_legacy(tensors: Tensors, expected: Mapping[str, torch.Tensor]) -> Tensors:
-    """Depthwise units with a norm on the 1x1 branch, and none on the sum, as today's.
+    """Convert depthwise units that have a norm on the 1x1 branch and none on the sum.
 
-    The norm of the branch goes into its convolution, the norm of the sum becomes an identity.
-    With frozen statistics the outputs are the same; training goes on with other parameters.
+    The norm of the branch is folded into its convolution, and the norm of the sum is an identity.
+    With frozen statistics the outputs are the same; training continues with other parameters.
     """
     converted = dict(tensors)
     for name in tensors:
@@ -90,7 +90,7 @@ def _convert_legacy_unit(tensors: Tensors, unit: str) -> None:
     names = [f'{branch}.conv.weight', *(f'{branch}.norm.{name}' for name in affine)]
     taken = [tensors.get(name) for name in names]
     parts = [part for part in taken if isinstance(part, torch.Tensor)]
-    # What is missing or misshapen stays as it is, to be reported under its name in the file.
+    # Incomplete or misshapen units are not changed, so that the error has their names in the file.
     if len(parts) < len(names) or {part.shape[:1] for part in parts} != {parts[1].shape}:
         return
     kernel, weight, bias, mean, variance = (part.double() for part in parts)

@@ -1,7 +1,8 @@
 """Key layouts of Swin Transformers, plain and with channel shuffle.
 
-Official is microsoft/Swin-Transformer, whose detection code adds ``norm0`` to ``norm3``. There and
-in mmdet and mmpretrain a downsampling is the last part of a stage; in timm, as here, the first.
+The official layout is that of microsoft/Swin-Transformer, whose detection code adds ``norm0`` to
+``norm3``. There, in mmdet and in mmpretrain, a stage ends with the downsampling; in timm, as here,
+it begins with it.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from lightvit_mm.checkpoints.layout import Layout, Tensors
 
 __all__ = ['LAYOUTS', 'SHUFFLED_LAYOUTS']
 
-# From the last one down, since a renamed stage must not be renamed again.
+# In descending order, so that no stage is renamed twice.
 LAST_TO_FIRST = (2, 1, 0)
 DROPPED = r'head\.|norm\.|layers\.\d+\.blocks\.\d+\.(attn_mask|attn\.relative_position_index)$'
 NAMES = (
@@ -26,9 +27,9 @@ DOWNSAMPLE_IS_LAST = tuple(
 
 
 def _merge_in_our_order(tensors: Tensors, expected: Mapping[str, torch.Tensor]) -> Tensors:
-    """Sort the inputs of patch mergings by token first, as the official code does.
+    """Order the inputs of patch mergings by token, then by channel, as the official code does.
 
-    nn.Unfold, which mmdet uses, puts channels first, and the tokens of each row by row.
+    nn.Unfold, which mmdet uses, orders them by channel, then by token, row by row.
     """
     sorted_tensors = {}
     for name, tensor in tensors.items():

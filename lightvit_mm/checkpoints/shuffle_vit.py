@@ -1,7 +1,7 @@
 """Key layouts of DeiT and T2T-ViT, plain and with channel shuffle.
 
-DeiT's official one (facebookresearch/deit) is also timm's. The forks of the channel shuffle's
-author have the same names for tensors of other shapes. Files of distilled DeiTs are not for these
+The official layout of DeiT (facebookresearch/deit) is also timm's. The forks by the author of the
+channel shuffle use the same names for tensors of other shapes. Distilled DeiTs do not fit these
 networks: their ``dist_token`` is an unexpected name.
 """
 
@@ -18,10 +18,11 @@ CLASSIFIER = r'norm\.|head\.'
 
 
 def _block_names(depths: Sequence[int], shuffle: bool) -> tuple[tuple[str, str], ...]:
-    """Renames of numbered blocks to the blocks of stages."""
+    """Renames of consecutively numbered blocks to the blocks of stages."""
     places = [(stage, block) for stage, depth in enumerate(depths) for block in range(depth)]
+    inside = 'block.' if shuffle else ''
     return tuple(
-        (rf'^blocks\.{number}\.', f'stages.{stage}.blocks.{block}.' + 'block.' * shuffle)
+        (rf'^blocks\.{number}\.', f'stages.{stage}.blocks.{block}.{inside}')
         for number, (stage, block) in enumerate(places)
     )
 
@@ -33,13 +34,13 @@ def _resize_to_expected(tensors: Tensors, expected: Mapping[str, torch.Tensor]) 
     if not isinstance(given, torch.Tensor) or wanted is None or given.ndim != 3:
         return tensors
     sides = [round((position.shape[1] - 1) ** 0.5) for position in (given, wanted)]
-    if given.shape[1] != 1 + sides[0] ** 2:  # not the positions of a square: left for the check
+    if given.shape[1] != 1 + sides[0] ** 2:  # not a square; `fit` reports it
         return tensors
     return {**tensors, name: resize_position(given.float(), sides[1], sides[1])}
 
 
 def deit_layouts(depths: Sequence[int], shuffle: bool) -> tuple[Layout, ...]:
-    """Those of a DeiT whose stages have ``depths`` blocks."""
+    """The layouts of a DeiT whose stages have ``depths`` blocks."""
     return (
         Layout(
             name="author's fork" if shuffle else 'official',
@@ -55,7 +56,7 @@ def deit_layouts(depths: Sequence[int], shuffle: bool) -> tuple[Layout, ...]:
 
 
 def t2t_vit_layouts(depths: Sequence[int], shuffle: bool) -> tuple[Layout, ...]:
-    """Those of a T2T-ViT whose stages have ``depths`` blocks; its positions are a fixed table."""
+    """The layouts of a T2T-ViT whose stages have ``depths`` blocks; its positions are fixed."""
     return (
         Layout(
             name="author's fork" if shuffle else 'official',

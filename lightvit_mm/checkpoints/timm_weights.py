@@ -1,7 +1,7 @@
 """``timm://<model>[.<tag>]``: the weights that timm published, fetched without timm.
 
-timm keeps each set of weights in a repository of its own on the Hugging Face hub, as one
-``model.safetensors``. The backbones know timm's key layouts; all that is needed here is the file.
+timm keeps each set of weights in a separate repository on the Hugging Face hub, as one
+``model.safetensors``. The backbones know timm's key layouts, so this module only fetches the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lightvit_mm.checkpoints.download import CheckpointError, fetch
 from lightvit_mm.checkpoints.reading import read_checkpoint
 
 SCHEME = 'timm://'
-# What timm 1.0.31 itself takes for a name without a tag.
+# The tags that timm 1.0.31 uses for names without one.
 DEFAULT_TAGS = (
     (r'repvit_m[123]', 'dist_in1k'),
     (r'repvit_m\d_\d', 'dist_300e_in1k'),
@@ -26,10 +26,10 @@ DEFAULT_TAGS = (
 
 
 def timm_address(name: str) -> str:
-    """The https address of timm's weights ``name``, with or without the scheme and a tag.
+    """The https address of timm's weights ``name``, given with or without scheme and tag.
 
     Raises:
-        CheckpointError: the name has no tag and is not one whose tag is known.
+        CheckpointError: the name is malformed, or has no tag and no known default.
     """
     name = name.removeprefix(SCHEME)
     if '.' not in name:
@@ -48,10 +48,10 @@ def timm_address(name: str) -> str:
 
 
 def load_timm_weights(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Fetch the weights into torch's hub cache, unless they are there, and read them.
+    """Fetch the weights into torch's hub cache, unless they are already there, and read them.
 
     Raises:
-        CheckpointError: the name is not understood, or the file cannot be fetched.
+        CheckpointError: the name is malformed, or the file cannot be fetched or read.
     """
     address = timm_address(filename)
     name = address.split('/timm/')[1].split('/')[0]

@@ -1,1 +1,1 @@
-"""Data sets: a generator of small labelled scenes, and what checks or reads data on disk."""
+"""Checks of data sets on disk, and configs for the user's own data."""

@@ -1,7 +1,8 @@
-"""Checks of the data sets of a config: what tools/check_data.py does, and what a run does first."""
+"""Checks of the data sets of a config, for tools/check_data.py and for the start of a run."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from lightvit_mm.data.coco_file import (
     read_coco,
 )
 from lightvit_mm.data.config import check_data, datasets_of, evaluators_of
-from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, tell
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, lines
 from lightvit_mm.data.images import (
     Load,
     judge_resized,
@@ -26,41 +27,43 @@ from lightvit_mm.data.images import (
     look_at_label_map,
 )
 from lightvit_mm.data.own import class_heads
+from lightvit_mm.files import write_whole
 
 PARTS = ('train', 'val', 'test')
 
 
 def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
-    """Refuse data that a run would stop at or misread, as far as annotations and names show.
+    """Refuse data that would stop a run or be misread, judging by annotations and file names.
 
-    Opens no image; `check_everything` does. Warnings are printed.
+    Images are not opened; `check_everything` does that. Warnings are printed.
 
     Args:
         config: an mmdet or mmseg config.
         parts: which of `PARTS` will be read.
 
     Raises:
-        DataError: a data set cannot be used as it is; says which files and why.
+        DataError: a data set cannot be used as it is; the message gives the files and the reasons.
     """
     check_data(config, parts)
     reports = [report for report, _ in _look_at_annotations(config, parts)]
-    hint = f'All of it, images too: python tools/check_data.py {config.get("filename", "CONFIG")}'
+    command = f'python tools/check_data.py {config.get("filename", "CONFIG")}'
+    hint = f'To check everything, images included: {command}'
     if any(count(report.findings, ERROR) for report in reports):
-        told = '\n'.join(_told(report, (ERROR,)) for report in reports if report.findings)
-        raise DataError(f'the data cannot be used as they are; nothing was run.\n{told}\n{hint}')
+        text = '\n'.join(_describe(report, (ERROR,)) for report in reports if report.findings)
+        raise DataError(f'the data cannot be used as they are; nothing was run.\n{text}\n{hint}')
     if any(count(report.findings, WARNING) for report in reports) and _is_first_process():
-        told = '\n'.join(_told(report, (WARNING,)) for report in reports if report.findings)
-        print(f'warning: not all of the data will be used as they are.\n{told}\n{hint}')
+        text = '\n'.join(_describe(report, (WARNING,)) for report in reports if report.findings)
+        print(f'warning: not all of the data will be used as they are.\n{text}\n{hint}')
 
 
 def check_everything(config: Mapping[str, Any]) -> list[Report]:
-    """Look at every annotation, image and label map of a config, with progress.
+    """Check every annotation, image and label map of a config, with progress.
 
     Returns:
-        A report for each data set; one that two parts share comes once.
+        A report per data set; one shared by two parts appears once.
 
     Raises:
-        MissingDataError: an annotation file or a folder is not there.
+        MissingDataError: an annotation file or a folder is missing.
     """
     from rich.progress import track
 
@@ -78,22 +81,22 @@ def check_everything(config: Mapping[str, Any]) -> list[Report]:
 
 
 def summary(reports: list[Report]) -> str:
-    """What `check_everything` found, for a person."""
+    """Describe the reports of `check_everything`, for printing."""
     findings = [finding for report in reports for finding in report.findings]
     errors, warnings = count(findings, ERROR), count(findings, WARNING)
     verdict = f'{errors} errors, {warnings} warnings, {count(findings, NOTE)} notes: '
     if errors:
-        verdict += 'training would stop, or learn something else than the files say'
+        verdict += 'training would stop, or learn something other than what the files say'
     elif warnings:
         verdict += 'it can be trained on, but not all of it is used as it is'
     else:
         verdict += 'it can be trained on'
-    return '\n'.join([*(_told(report) for report in reports), verdict])
+    return '\n'.join([*(_describe(report) for report in reports), verdict])
 
 
-def _told(report: Report, severities: tuple[str, ...] = (ERROR, WARNING, NOTE)) -> str:
+def _describe(report: Report, severities: tuple[str, ...] = (ERROR, WARNING, NOTE)) -> str:
     findings = [finding for finding in report.findings if finding.severity in severities]
-    return '\n'.join([str(report), *tell(findings)])
+    return '\n'.join([str(report), *lines(findings)])
 
 
 def _is_first_process() -> bool:
@@ -104,7 +107,7 @@ def _is_first_process() -> bool:
 def _look_at_annotations(
     config: Mapping[str, Any], parts: tuple[str, ...]
 ) -> Iterator[tuple[Report, list]]:
-    """A report on each data set as far as no image is opened, and what is left to look at."""
+    """Yield, per data set, a report made without opening images, and the checks of its samples."""
     seen: list[Mapping] = []
     for part in parts:
         for dataset in datasets_of(config.get(f'{part}_dataloader') or {}):
@@ -125,18 +128,18 @@ def _look_at_data_set(
     kind = dataset.get('type')
     found = DATASETS.get(kind) if isinstance(kind, str) else kind
     if isinstance(found, type) and not issubclass(found, BaseDataset):
-        _add(report, NOTE, 'type of data set that is not looked into', f'{kind}')
+        _add(report, NOTE, 'type of data set that is not checked', f'{kind}')
         return report, []
     try:
         built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f'{part}: the data set of type {kind}: {error}') from error
     if not _is_known(built, scope):
-        _add(report, NOTE, 'type of data set that is not looked into', f'{kind}')
+        _add(report, NOTE, 'type of data set that is not checked', f'{kind}')
         return report, []
     classes = tuple(built.metainfo.get('classes') or ())
     for name, head in class_heads(config.get('model')):
-        # Detectors that are told the names of the classes have room for any number of them.
+        # Detectors that read class names as text accept any number of classes.
         if head['num_classes'] != len(classes) and not getattr(built, 'return_classes', False):
             detail = (
                 f'{name}.num_classes is {head["num_classes"]}, the data set has {len(classes)} '
@@ -151,7 +154,7 @@ def _look_at_data_set(
 
 
 def _is_known(dataset: Any, scope: str) -> bool:
-    """Whether it reads COCO files as mmdet's own does, or folders of label maps as mmseg's."""
+    """Whether it reads COCO files as mmdet's CocoDataset does, or label maps as mmseg's do."""
     if scope == 'mmdet':
         from mmdet.datasets import CocoDataset
 
@@ -208,7 +211,7 @@ def _look_at_coco_image(
 ) -> Iterator[Finding]:
     image = content.images[key]
     path = os.path.join(use.image_folder, image['file_name'])
-    if not os.path.exists(path):  # which has been said
+    if not os.path.exists(path):  # already reported
         return
     seen = look_at_image(path, load)
     size = judge_size(seen, (image['width'], image['height']), load)
@@ -261,7 +264,7 @@ def _look_at_pair(
 
 
 def _transform(dataset: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The config of the pipeline's transform of that type, wherever its scope; else empty."""
+    """The config of the pipeline's transform of that type, in any scope; empty if it has none."""
     for transform in dataset.get('pipeline') or ():
         if isinstance(transform, dict) and str(transform.get('type')).split('.')[-1] == name:
             return dict(transform)
@@ -282,8 +285,6 @@ def _add(report: Report, severity: str, kind: str, detail: str) -> None:
     report.findings.append(Finding(severity, kind, report.source, '', detail))
 
 
-def write_reports(reports: list[Report], file: str) -> None:
+def write_reports(reports: list[Report], file: str | Path) -> None:
     """Write every finding as JSON."""
-    import json
-
-    Path(file).write_text(json.dumps([report.as_dict() for report in reports], indent=1))
+    write_whole(file, json.dumps([report.as_dict() for report in reports], indent=1))

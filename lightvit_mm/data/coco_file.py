@@ -1,4 +1,4 @@
-"""What mmdet would make of a COCO annotation file, without opening an image."""
+"""Checks of a COCO annotation file, as mmdet would read it; images are not opened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, 
 
 ANNOTATION_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area')
 IMAGE_FIELDS = ('id', 'file_name', 'height', 'width')
-OVERSHOOT = 1.0  # pixels by which the boxes of COCO itself leave their images
+OVERSHOOT = 1.0  # pixels; boxes in COCO itself extend beyond their images by up to this much
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CocoUse:
 
     Attributes:
         file: the annotation file.
-        image_folder: what names of images are relative to.
+        image_folder: the folder that image names are relative to.
         classes: the names of the classes, in the order of their labels.
         with_mask: whether masks are read.
         training: whether images are filtered, as in training.
@@ -44,13 +44,13 @@ class CocoUse:
 
 @dataclass
 class CocoContent:
-    """The parts of an annotation file that are sound enough to go on with.
+    """The parts of an annotation file that later checks can rely on.
 
     Attributes:
-        images: by id.
-        annotations: by id of their image.
+        images: the images, by id.
+        annotations: the annotations, by id of their image.
         num_images, num_annotations: how many the file has.
-        findings: about the file.
+        findings: what was found in the file.
     """
 
     images: dict[Any, dict] = field(default_factory=dict)
@@ -61,19 +61,19 @@ class CocoContent:
 
 
 def read_coco(file: str, annotated: bool = True) -> dict[str, list]:
-    """The JSON of an annotation file, with its three lists.
+    """Read an annotation file, and check that it has COCO's three lists.
 
     Args:
-        file: its path.
-        annotated: False lets the list of annotations be absent, as in files for a test server.
+        file: the file.
+        annotated: if False, the list of annotations may be absent, as in files for a test server.
 
     Raises:
-        DataError: it is not JSON, or not of COCO's form.
+        DataError: the file is not JSON, or lacks one of the lists.
     """
     try:
         content = json.loads(Path(file).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f'{file} is not whole JSON: {error}') from error
+        raise DataError(f'{file} is not valid JSON: {error}') from error
     if isinstance(content, dict) and not annotated:
         content.setdefault('annotations', [])
     lists = ('images', 'annotations', 'categories')
@@ -93,14 +93,14 @@ def read_coco(file: str, annotated: bool = True) -> dict[str, list]:
 
 
 def check_coco(content: Mapping[str, list], use: CocoUse) -> CocoContent:
-    """Go through an annotation file once, as mmdet will.
+    """Check an annotation file as mmdet will read it.
 
     Args:
-        content: what `read_coco` gave.
+        content: result of `read_coco`.
         use: how the config reads it.
 
     Returns:
-        What is there, with everything that mmdet would stop at, drop or misread.
+        The content, with a finding for everything that mmdet would stop at, drop or misread.
     """
     result = CocoContent(num_images=len(content['images']))
     result.num_annotations = len(content['annotations'])
@@ -146,7 +146,7 @@ def check_coco(content: Mapping[str, list], use: CocoUse) -> CocoContent:
 
 
 def _check_categories(categories: list, use: CocoUse, found: Callable[..., None]) -> dict[Any, str]:
-    """The names of all categories by id; says where labels would mean something else."""
+    """Return the names of all categories by id; report labels that would change their meaning."""
     by_id: dict[Any, str] = {}
     for category in categories:
         item = f'category {category.get("id", "without an id")}'
@@ -158,14 +158,14 @@ def _check_categories(categories: list, use: CocoUse, found: Callable[..., None]
             found(ERROR, 'category name used twice', category['name'], item)
         else:
             by_id[category['id']] = category['name']
-    # mmdet numbers the categories that it wants in the order of the file.
+    # mmdet numbers the categories that it uses in the order of the file.
     taken = [name for name in by_id.values() if name in use.classes]
     if not taken:
         found(
             ERROR,
             'no class of the config is a category of the file',
             f'classes {_some(use.classes)}; categories {_some(list(by_id.values()))} '
-            '(--classes-from ANN takes those)',
+            '(--classes-from ANN uses the categories)',
         )
     elif taken != list(use.classes[: len(taken)]):
         wrong = next(i for i, name in enumerate(taken) if name != use.classes[i])
@@ -178,10 +178,10 @@ def _check_categories(categories: list, use: CocoUse, found: Callable[..., None]
         )
     elif len(taken) < len(use.classes):
         missing = use.classes[len(taken) :]
-        found(WARNING, 'class of the config that is no category of the file', _some(missing))
+        found(WARNING, 'class of the config that is not a category of the file', _some(missing))
     others = [name for name in by_id.values() if name not in use.classes]
     if taken and others:
-        found(NOTE, 'category that is no class of the config, left out', _some(others))
+        found(NOTE, 'category that is not a class of the config, left out', _some(others))
     return by_id
 
 
@@ -195,7 +195,7 @@ def _judge_image(image: dict, known: Mapping[Any, dict]) -> Judgement | None:
         return ERROR, 'image id used twice', image['file_name']
     size = image['width'], image['height']
     if not all(_is_number(side) and side >= 1 for side in size):
-        return ERROR, 'image size that cannot be', f'{size[0]} x {size[1]}'
+        return ERROR, 'impossible image size', f'{size[0]} x {size[1]}'
     return None
 
 
@@ -229,7 +229,7 @@ def _judge_annotation(
         yield ERROR, 'box that is not four numbers', f'{box!r}'[:80]
         return
     if not all(_is_number(number) for number in (*box, area)):
-        yield ERROR, 'box or area that is no number', f'box {box}, area {area}'
+        yield ERROR, 'box or area that is not a number', f'box {box}, area {area}'
         return
     if annotation['category_id'] not in categories:
         yield WARNING, 'annotation of an unknown category, left out', f'{annotation["category_id"]}'
@@ -260,11 +260,11 @@ def _judge_mask(mask: Any, width: float, height: float) -> Iterator[Judgement]:
         yield ERROR, 'mask missing', 'the config reads masks'
     elif isinstance(mask, list):
         if not all(isinstance(polygon, list) for polygon in mask):
-            yield ERROR, 'mask is no list of polygons', f'{mask!r}'[:80]
+            yield ERROR, 'mask is not a list of polygons', f'{mask!r}'[:80]
         elif not all(_is_number(number) for polygon in mask for number in polygon):
-            yield ERROR, 'polygon with something that is no number', f'{mask!r}'[:80]
+            yield ERROR, 'polygon with a value that is not a number', f'{mask!r}'[:80]
         else:
-            bad = sum(len(polygon) < 6 or len(polygon) % 2 for polygon in mask)
+            bad = sum(len(polygon) < 6 or len(polygon) % 2 == 1 for polygon in mask)
             if bad == len(mask):
                 yield WARNING, 'no polygon of three corners, instance ignored', f'{mask!r}'[:80]
             elif bad:
@@ -282,9 +282,9 @@ def _judge_mask(mask: Any, width: float, height: float) -> Iterator[Judgement]:
 
 
 def judge_compressed_mask(annotation: dict) -> Judgement | None:
-    """Whether the runs of a compressed RLE fill its size; None if so, and for other masks.
+    """Check that the runs of a compressed RLE fill its size; None if so, and for other masks.
 
-    pycocotools reads past the end of one whose runs do not, and says nothing.
+    If they do not, pycocotools silently reads past their end.
     """
     mask = annotation.get('segmentation')
     if not isinstance(mask, dict) or not isinstance(mask.get('counts'), str):
@@ -296,8 +296,9 @@ def judge_compressed_mask(annotation: dict) -> Judgement | None:
 
 
 def _decompress(counts: str) -> list[int]:
-    # The form that pycocotools' rleToString writes: 5 bits a character, counted from 48; the
-    # sixth bit says that more follow; from the fourth run on, differences to the last but one.
+    # The format of pycocotools' rleToString, which has no function to read it: 5 bits per
+    # character, offset by 48; the sixth bit marks a continuation; from the fourth run on, the
+    # difference from the last run but one.
     runs: list[int] = []
     value = shift = 0
     for character in counts:
@@ -316,7 +317,7 @@ def _decompress(counts: str) -> list[int]:
 def _check_what_is_left(
     result: CocoContent, categories: Mapping[Any, str], use: CocoUse, found: Callable[..., None]
 ) -> None:
-    """Say which classes and images have nothing, and whether any image is left to train on."""
+    """Report classes and images without annotations, and whether any image is left to use."""
     wanted = {key for key, name in categories.items() if name in use.classes}
     used: Counter[str] = Counter()
     left = 0
@@ -329,7 +330,8 @@ def _check_what_is_left(
             what = 'left out' if use.training and use.filter_empty else 'all background'
             found(NOTE, f'image without annotations, {what}', image['file_name'], f'image {key}')
         big_enough = min(image['width'], image['height']) >= use.min_size
-        left += big_enough and (bool(mine) or not use.filter_empty)
+        if big_enough and (mine or not use.filter_empty):
+            left += 1
     unused = [name for name in use.classes if name in categories.values() and not used[name]]
     if unused and use.training:
         found(WARNING, 'class without any annotation', _some(unused))
@@ -337,15 +339,15 @@ def _check_what_is_left(
         found(
             ERROR,
             'no image is left',
-            f'of {result.num_images}, after leaving out what has no annotation of '
-            f'{_some(use.classes)} and what is smaller than {use.min_size} pixels'
+            f'of {result.num_images}, after leaving out images without annotations of '
+            f'{_some(use.classes)} and images smaller than {use.min_size} pixels'
             if use.training
             else 'the file lists none',
         )
 
 
 def _names_in(folder: str) -> frozenset[str]:
-    # A listing costs a fraction of a look at each file, on a network above all.
+    # Listing a folder is much cheaper than checking each file, above all on a network drive.
     try:
         return frozenset(os.listdir(folder))
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether the files that a config reads are there, before anything expensive is built."""
+"""Checks that the files a config reads exist, before anything expensive is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightvit_mm.errors import UserError
 
 
 class MissingDataError(UserError):
-    """Files of a data set are not where the config says."""
+    """Files of a data set are not where the config expects them."""
 
 
 def datasets_of(dataloader: Mapping[str, Any]) -> Iterator[dict]:
@@ -28,14 +28,14 @@ def datasets_of(dataloader: Mapping[str, Any]) -> Iterator[dict]:
 
 
 def check_data(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
-    """Look for the annotation files and folders of a config's data sets.
+    """Check that the annotation files and folders of a config's data sets exist.
 
     Args:
         config: an mmdet or mmseg config.
         parts: which of ``'train'``, ``'val'`` and ``'test'`` will be read.
 
     Raises:
-        MissingDataError: something is missing; says what, where, and how to get it.
+        MissingDataError: something is missing; the message lists it, and how to get it.
     """
     missing: list[str] = []
     for part in parts:
@@ -85,7 +85,7 @@ def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
 
 
 def evaluators_of(evaluator: Any) -> list[dict]:
-    """The configs of the metrics of an evaluator: none, one or a list."""
+    """The configs of an evaluator's metrics, given as None, one config or a list."""
     if evaluator is None:
         return []
     return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]

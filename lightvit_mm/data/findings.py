@@ -1,4 +1,4 @@
-"""What is wrong or odd in a data set, and how it is told."""
+"""Findings about a data set, and how they are reported."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from lightvit_mm.errors import UserError
 
-# Training would stop, or learn something else than the files say.
+# Training would stop, or learn something other than what the files say.
 ERROR = 'error'
-# Training leaves something out or changes it, and says nothing.
+# Training silently leaves something out or changes it.
 WARNING = 'warning'
-# Read as it should be, though not everybody expects it.
+# Read correctly, but perhaps not as expected.
 NOTE = 'note'
 SEVERITIES = (ERROR, WARNING, NOTE)
 
@@ -25,14 +25,14 @@ class DataError(UserError):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found.
+    """Something found in a file.
 
     Attributes:
         severity: one of `SEVERITIES`.
-        kind: what it is, the same words for all of its kind.
-        file: the file that it is in.
-        item: what in the file, e.g. ``'annotation 12'``; empty for the whole.
-        detail: what was found there.
+        kind: what it is, in the same words for all findings of this kind.
+        file: the file.
+        item: the item in the file, e.g. ``'annotation 12'``; empty for the whole file.
+        detail: the values found.
     """
 
     severity: str
@@ -48,13 +48,13 @@ class Finding:
 
 @dataclass
 class Report:
-    """What was found in one data set of a config.
+    """The findings in one data set of a config.
 
     Attributes:
         part: ``'train'``, ``'val'`` or ``'test'``.
         source: the annotation file, or the folder of images.
-        counts: how many of what were looked at.
-        findings: in the order in which they were met.
+        counts: numbers of images and annotations that were checked.
+        findings: in order of discovery.
     """
 
     part: str
@@ -67,18 +67,18 @@ class Report:
         return f'{self.part}: {self.source}' + (f' ({counts})' if counts else '')
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Convert the report to a dict for JSON."""
         findings = [vars(finding) for finding in self.findings]
         return {'part': self.part, 'source': self.source, **self.counts, 'findings': findings}
 
 
 def count(findings: Iterable[Finding], severity: str) -> int:
-    """How many of a severity there are."""
+    """Count the findings of a severity."""
     return sum(finding.severity == severity for finding in findings)
 
 
-def tell(findings: Iterable[Finding], most: int = 3) -> Iterator[str]:
-    """Lines for a person: each kind with its count, the worst first, and ``most`` examples."""
+def lines(findings: Iterable[Finding], most: int = 3) -> Iterator[str]:
+    """Yield lines to print: each kind with its count and examples, the most severe first."""
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.kind), []).append(finding)

@@ -1,4 +1,4 @@
-"""What a training would see of image files and label maps; each is opened and decoded whole."""
+"""Checks of image files and label maps, which are opened and decoded as in training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import ExifTags, Image
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, Judgement
 
 Load = Callable[[dict], dict | None]
-SMALL_SIDE = 8  # pixels; the coarsest level of most backbones then is a single position
+SMALL_SIDE = 8  # pixels; the coarsest level of most backbones is then a single position
 LONG_SIDES = 50  # times the short side
 SUFFIXES = {
     'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
-    'MPO': ('.jpg', '.jpeg', '.mpo'),  # what some cameras and phones call .jpg
+    'MPO': ('.jpg', '.jpeg', '.mpo'),  # some cameras and phones name it .jpg
     'PNG': ('.png',),
     'TIFF': ('.tif', '.tiff'),
     'BMP': ('.bmp', '.dib'),
@@ -29,13 +29,13 @@ SUFFIXES = {
 
 @dataclass
 class LookedAt:
-    """What opening a file showed.
+    """An image file after opening it.
 
     Attributes:
-        size: width and height as training gets them; None if it gets nothing.
+        size: width and height as training gets them; None if the image cannot be loaded.
         stored_size: width and height before a rotation that EXIF asks for.
         orientation: EXIF's number of that rotation; 1 is none.
-        judgements: what there is to say.
+        judgements: what was found.
     """
 
     size: tuple[int, int] | None = None
@@ -62,15 +62,15 @@ def look_at_image(path: str, load: Load) -> LookedAt:
         with Image.open(path) as image:
             seen.stored_size = image.size
             seen.judgements = list(_judge_format(image, path))
-            # OpenCV may fill up a file that ends early with grey, without a word.
+            # OpenCV may silently fill the rest of a truncated file with grey.
             image.load()
             seen.orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except OSError as error:
         if seen.stored_size is not None:
             seen.judgements.append((ERROR, 'image file damaged or cut short', str(error)))
     except Image.DecompressionBombError:
-        pass  # a limit of Pillow; the loader has its own
-    except Exception as error:  # Pillow's decoders raise whatever a damaged byte leads to
+        pass  # Pillow's limit; the loader has another one
+    except Exception as error:  # a damaged byte can raise anything in Pillow
         seen.judgements.append((ERROR, 'image file damaged', f'{type(error).__name__}: {error}'))
     try:
         loaded = load({'img_path': path})
@@ -78,7 +78,7 @@ def look_at_image(path: str, load: Load) -> LookedAt:
         loaded = None
         reason = str(error).strip().split('\n')[0]
     else:
-        reason = 'the loader gives nothing'
+        reason = 'the loader returned nothing'
     if loaded is None:
         if not any(severity == ERROR for severity, *_ in seen.judgements):
             seen.judgements.append((ERROR, 'image that cannot be decoded', reason))
@@ -93,14 +93,14 @@ def look_at_image(path: str, load: Load) -> LookedAt:
 
 
 def judge_resized(seen: LookedAt, resize: Mapping[str, Any]) -> Judgement | None:
-    """Tell whether a ``Resize`` that keeps the ratio of the sides would leave no pixel."""
+    """Check whether a ``Resize`` that keeps the aspect ratio would leave no pixel."""
     if seen.size is None or not resize.get('keep_ratio') or 'scale' not in resize:
         return None
     resized = mmcv.rescale_size(seen.size, tuple(resize['scale']))
     if min(resized) > 0:
         return None
     detail = f'{seen.size[0]} x {seen.size[1]} would become {resized[0]} x {resized[1]}'
-    return ERROR, 'image of which resizing leaves nothing', detail
+    return ERROR, 'image that resizing would reduce to nothing', detail
 
 
 def _judge_format(image: Image.Image, path: str) -> Iterator[Judgement]:
@@ -108,7 +108,7 @@ def _judge_format(image: Image.Image, path: str) -> Iterator[Judgement]:
     expected = SUFFIXES.get(form)
     if expected and not path.lower().endswith(expected):
         yield NOTE, 'image with the suffix of another format', form
-    # Of 16-bit colours Pillow tells only in how it unpacks them.
+    # Pillow reveals 16-bit colours only in how it unpacks them.
     tiles = getattr(image, 'tile', ())
     unpacked = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in tiles]
     if mode.startswith('I') or (form in ('PNG', 'TIFF') and '16' in str(unpacked)):
@@ -127,9 +127,9 @@ def judge_size(seen: LookedAt, annotated: tuple[int, int], load: Load) -> Judgem
         return None
     turned = seen.orientation > 1 and getattr(load, 'color_type', 'color') in ('color', 'grayscale')
     if seen.size == annotated:
-        # Only of a rotation that swaps unequal sides the size shows who has applied it.
+        # Unless a rotation swaps unequal sides, the size does not show whether it was applied.
         if turned and (seen.orientation < 5 or seen.size[0] == seen.size[1]):
-            detail = f'orientation {seen.orientation}: loading applies it; do the boxes fit then?'
+            detail = f'orientation {seen.orientation}: loading applies it; check the boxes'
             return WARNING, 'EXIF rotation that keeps the size', detail
         return (NOTE, 'EXIF rotation, applied as in the annotations', '') if turned else None
     detail = (
@@ -155,7 +155,7 @@ def look_at_label_map(
     """Open a label map as training will.
 
     Args:
-        sample: what the data set hands to its pipeline; has ``seg_map_path``.
+        sample: what the data set passes to its pipeline, with ``seg_map_path``.
         load: mmseg's ``LoadAnnotations`` of the pipeline.
         image_size: width and height of the image, if known.
         num_classes: labels go from 0 to one less, after any ``reduce_zero_label``.
@@ -176,7 +176,7 @@ def look_at_label_map(
         yield ERROR, 'label map that cannot be read', f'{type(error).__name__}: {reason}'
         return
     if mode not in ('L', 'P', '1'):
-        detail = f'{mode}; expected 8 bits a pixel, each the number of a class'
+        detail = f'{mode}; expected 8 bits per pixel, the number of a class'
         yield ERROR, 'label map of colours or of more than 8 bits', detail
         return
     height, width = labels.shape

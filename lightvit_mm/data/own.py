@@ -1,4 +1,4 @@
-"""COCO files and classes of the user's own in the place of those of a config."""
+"""Replacing the data sets and classes of a config by the user's own COCO files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightvit_mm.data.config import datasets_of, evaluators_of
 from lightvit_mm.data.findings import DataError
 from lightvit_mm.errors import ConfigError, MissingFileError, UserError
 
-# Of these heads the number of classes is that of the data set.
+# The heads whose number of classes is that of the data set.
 HEADS = ('bbox_head', 'mask_head', 'decode_head')
 
 
@@ -28,12 +28,11 @@ def use_own_data(
     Args:
         config: an mmdet config.
         train_data: annotation file and image folder to train on.
-        val_data: those to validate and to test on.
+        val_data: annotation file and image folder to validate and test on.
         classes_from: annotation file whose categories become the classes.
 
     Raises:
-        UserError: a file or folder is missing or not what it should be, or the config has no
-            place for it.
+        UserError: a file or folder is missing or unsuitable, or the config cannot use it.
     """
     options = {'--train-data': train_data, '--val-data': val_data, '--classes-from': classes_from}
     given = [option for option, value in options.items() if value]
@@ -55,11 +54,11 @@ def use_own_data(
 def set_classes(config: Any, ann_file: str) -> None:
     """Give every head and data set of a detector's config the classes of an annotation file.
 
-    Says what it changed.
+    The changes are printed.
 
     Raises:
-        UserError: the file has no usable categories, or the config says the number of classes
-            nowhere.
+        UserError: the file has no usable categories, or no head of the config has a number of
+            classes.
     """
     classes = categories_of(ann_file)
     heads = list(class_heads(config.model))
@@ -73,7 +72,7 @@ def set_classes(config: Any, ann_file: str) -> None:
         head['num_classes'] = len(classes)
     metainfo: dict[str, Any] = {'classes': classes}
     if len(classes) > 80:
-        # mmdet draws with COCO's 80 colours, and stops where they are too few.
+        # mmdet draws with COCO's 80 colours, and fails if there are more classes.
         from mmdet.visualization import get_palette
 
         metainfo['palette'] = [tuple(map(int, c)) for c in get_palette('random', len(classes))]
@@ -86,11 +85,11 @@ def set_classes(config: Any, ann_file: str) -> None:
 
 
 def categories_of(ann_file: str) -> tuple[str, ...]:
-    """The names of the categories of a COCO file, in its order, by which mmdet numbers them.
+    """The names of a COCO file's categories in the order of the file, as mmdet numbers them.
 
     Raises:
-        UserError: there is no such file, it is not of COCO's form, or it has no categories, one
-            without a name, or two of one name or id.
+        UserError: the file is missing or not a COCO file, or it has no categories, one without a
+            name, or two with the same name or id.
     """
     if not Path(ann_file).is_file():
         raise MissingFileError(f'--classes-from {ann_file}: there is no such file')
@@ -107,13 +106,13 @@ def categories_of(ann_file: str) -> tuple[str, ...]:
         if twice:
             raise DataError(
                 f'--classes-from {ann_file}: categories of the same {key}: {", ".join(twice)}; '
-                'make them one, or give them different ones'
+                'merge them, or make them different'
             )
     return tuple(category['name'] for category in categories)
 
 
 def class_heads(model: Any, name: str = 'model') -> Iterator[tuple[str, dict]]:
-    """The parts of a model config that say the number of classes of the data set, by name."""
+    """Yield the heads of a model config that have the data set's number of classes, by name."""
     if isinstance(model, (list, tuple)):
         for index, child in enumerate(model):
             yield from class_heads(child, f'{name}.{index}')
@@ -129,15 +128,15 @@ def _redirect(config: Any, option: str, parts: tuple[str, ...], ann_file: str, i
     from mmdet.registry import DATASETS
 
     if not Path(ann_file).is_file():
-        raise MissingFileError(f'{option} ANN IMAGES: {ann_file} is no file')
+        raise MissingFileError(f'{option} ANN IMAGES: {ann_file} is not a file')
     if not Path(images).is_dir():
-        raise MissingFileError(f'{option} ANN IMAGES: {images} is no folder')
+        raise MissingFileError(f'{option} ANN IMAGES: {images} is not a folder')
     root, ann_file, images = _below_common_folder(ann_file, images)
     for part in parts:
         datasets = list(datasets_of(config.get(f'{part}_dataloader') or {}))
         if len(datasets) != 1:
             raise ConfigError(
-                f'{option} takes the place of one data set, but {part}_dataloader of '
+                f'{option} replaces one data set, but {part}_dataloader of '
                 f'{config.filename} has {len(datasets)}'
             )
         kind = datasets[0].get('type')
@@ -151,12 +150,12 @@ def _redirect(config: Any, option: str, parts: tuple[str, ...], ann_file: str, i
         for evaluator in evaluators_of(config.get(f'{part}_evaluator')):
             if 'ann_file' in evaluator:
                 evaluator['ann_file'] = os.path.join(root, ann_file)
-    # It tells of the config's own data.
+    # It describes the original data.
     config.pop('how_to_get_data', None)
 
 
 def _below_common_folder(ann_file: str, images: str) -> tuple[str, str, str]:
-    """A root with the names of both below it, so that ``--data-root`` can replace it later."""
+    """Return a common root and both paths below it, so that ``--data-root`` can replace it."""
     if os.path.isabs(ann_file) != os.path.isabs(images):
         ann_file, images = os.path.abspath(ann_file), os.path.abspath(images)
     root = os.path.commonpath([os.path.dirname(ann_file), images]) or '.'

@@ -1,4 +1,4 @@
-"""One COCO file made two: what tools/split_coco.py does."""
+"""Splitting a COCO annotation file in two, for tools/split_coco.py."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from pathlib import Path
 
 from lightvit_mm.data.coco_file import read_coco
 from lightvit_mm.errors import MissingFileError, UserError
+from lightvit_mm.files import write_whole
 
 
 def split_coco(ann_file: str, val_share: float, seed: int = 0) -> dict[Path, int]:
     """Draw images for validation, and write ``<name>_train.json`` and ``<name>_val.json``.
 
-    Annotations follow their images; everything else of the file goes into both.
+    Annotations follow their images; everything else in the file goes into both.
 
     Args:
         ann_file: a COCO annotation file.
         val_share: part of the images for validation, in (0, 1).
-        seed: of the draw.
+        seed: seed of the random draw.
 
     Returns:
-        The two files with their numbers of images.
+        The number of images in each of the two files.
 
     Raises:
-        UserError: there is no such file, it is not of COCO's form, has fewer than two images, the
-            share is no share, or a file of one of the names is there with other content.
+        UserError: the file is missing, not a COCO file or has fewer than two images, the share is
+            out of range, or an output file exists with other content.
     """
     source = Path(ann_file)
     if not source.is_file():
@@ -52,5 +53,5 @@ def split_coco(ann_file: str, val_share: float, seed: int = 0) -> dict[Path, int
         if file.exists() and file.read_text() != texts[file]:
             raise UserError(f'{file} exists and holds something else; move it away first')
     for file, text in texts.items():
-        file.write_text(text)
+        write_whole(file, text)
     return made

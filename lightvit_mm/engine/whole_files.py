@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 from mmengine.utils import apply_to
 
-from lightvit_mm.checkpoints.reading import CheckpointError, read_checkpoint
+from lightvit_mm.checkpoints.reading import CheckpointError, find_damage, read_checkpoint
 from lightvit_mm.files import write_whole
 
 
@@ -65,13 +64,8 @@ def latest_checkpoint(work_dir: str | Path, finite: bool = False) -> str | None:
 
 
 def is_whole(path: str | Path) -> bool:
-    """Whether a file that torch saved has all of its bytes, by the checksums in it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception:
-        # A damaged header leads the reader of archives to many kinds of errors.
-        return False
+    """Whether a file that torch saved matches the checksums in it."""
+    return find_damage(path) is None
 
 
 def _newest_first(work_dir: Path) -> list[Path]:

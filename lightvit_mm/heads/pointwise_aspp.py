@@ -1,8 +1,8 @@
 """The ASPP head of MobileViT's DeepLabv3.
 
 apple/ml-cvnets, tag cvnets-v0.1: atrous spatial pyramid pooling (Chen et al.,
-https://arxiv.org/abs/1706.05587) whose branches are joined by a 1x1 convolution. mmseg's joins them
-by a 3x3 one, which alone has more parameters than the rest of the head.
+https://arxiv.org/abs/1706.05587) whose branches are joined by a 1x1 convolution. mmseg joins them
+by a 3x3 one, which has more parameters than the rest of the head.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ['PointwiseASPPHead']
 
 @MODELS.register_module()
 class PointwiseASPPHead(ASPPHead):
-    """mmseg's ``ASPPHead`` with a 1x1 convolution behind the branches; same arguments."""
+    """mmseg's ``ASPPHead`` with a 1x1 convolution after the branches; same arguments."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,6 +1,6 @@
-"""mmdet's SSD head, made to predict again.
+"""mmdet's SSD head, with a fix for prediction.
 
-mmdet 3.3.0 asks every head for ``loss_cls`` before it predicts, and its own SSD head has none
+mmdet 3.3.0 reads ``loss_cls`` of every head when predicting, which its own SSD head lacks
 (https://github.com/open-mmlab/mmdetection/issues/11780).
 """
 
@@ -15,7 +15,7 @@ __all__ = ['SSDLiteHead']
 
 @MODELS.register_module()
 class SSDLiteHead(SSDHead):
-    """mmdet's ``SSDHead`` with depthwise convolutions; same other arguments."""
+    """mmdet's ``SSDHead`` with depthwise convolutions; otherwise the same arguments."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(use_depthwise=True, **kwargs)

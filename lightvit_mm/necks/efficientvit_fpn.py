@@ -1,8 +1,8 @@
-"""The feature pyramid that EfficientViT's authors put behind it.
+"""The feature pyramid network of EfficientViT's detectors.
 
-From their detection code, microsoft/Cream at 4a13c40, EfficientViT/downstream; the paper (Liu et
-al., CVPR 2023, https://arxiv.org/abs/2305.07027) only names it. Outputs and names of the weights
-are theirs. What differs: no extra level is needed, where their code fails with none.
+From the authors' detection code, microsoft/Cream at 4a13c40, EfficientViT/downstream; the paper
+(Liu et al., CVPR 2023, https://arxiv.org/abs/2305.07027) does not describe it. Outputs and weight
+names are the same. Unlike that code, it also works without extra levels.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lightvit_mm.registry import MODELS
 
 __all__ = ['EfficientViTFPN']
 
-# Reaches all but the transposed convolutions, which keep the Kaiming initialisation of ConvModule.
+# For all but the transposed convolutions, which keep the Kaiming initialisation of ConvModule.
 XAVIER = {'type': 'Xavier', 'layer': 'Conv2d', 'distribution': 'uniform'}
 EXTRA_SOURCES = ('on_input', 'on_lateral', 'on_output')
 
 
 @MODELS.register_module()
 class EfficientViTFPN(BaseModule):
-    """FPN that also makes levels finer than its finest input, by transposed convolutions.
+    """FPN whose transposed convolutions add levels finer than the finest input.
 
     With inputs of strides 16, 32, 64 and five outputs, one transposed convolution gives strides 8
     to 128 (RetinaNet), two give 4 to 64 (Mask R-CNN). There are no norms and no activations.
@@ -35,18 +35,18 @@ class EfficientViTFPN(BaseModule):
     Args:
         in_channels: channels of the inputs, fine to coarse.
         out_channels: channels of every output.
-        num_outs: number of outputs: one for each input used, ``num_extra_trans_convs`` finer
-            ones, the rest coarser ones.
+        num_outs: number of outputs: one per input used, ``num_extra_trans_convs`` finer ones, the
+            rest coarser ones.
         start_level: the finest input used; those before it are ignored.
-        add_extra_convs: where the first coarser output comes from, each next one coming from the
-            one before: ``'on_input'`` (or True) by a 3x3 convolution of stride 2 from the coarsest
-            input, ``'on_lateral'`` from its lateral, ``'on_output'`` from the coarsest output;
-            False takes every other pixel of the coarsest output instead.
-        num_extra_trans_convs: number of finer outputs, each of twice the size of the next.
+        add_extra_convs: input of the 3x3 convolution of stride 2 that computes the first coarser
+            output (the others continue from there): ``'on_input'`` (or True) for the coarsest
+            input, ``'on_lateral'`` for its lateral, ``'on_output'`` for the coarsest output. With
+            False, coarser outputs are every other pixel of the one before.
+        num_extra_trans_convs: number of finer outputs, each twice the size of the next.
         init_cfg: mmengine's; by default Xavier for all but the transposed convolutions.
 
     Raises:
-        ValueError: fewer outputs than the levels there are, or an unknown ``add_extra_convs``.
+        ValueError: ``num_outs`` is too small for these levels, or ``add_extra_convs`` is unknown.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class EfficientViTFPN(BaseModule):
             inputs: maps (N, in_channels[i], H_i, W_i), fine to coarse, of any sizes.
 
         Returns:
-            ``num_outs`` maps (N, out_channels, H, W), fine to coarse. Those of the inputs have
-            their sizes, each finer one is twice as large as the next (which with input images
-            of sides that 16 does not divide is more than ceil(side / stride)), each coarser one
-            half as large as the one before, rounded up.
+            ``num_outs`` maps (N, out_channels, H, W), fine to coarse. Those for the inputs have
+            the sizes of the inputs. Each finer one is twice as large as the next, which is more
+            than ceil(side / stride) if 16 does not divide the sides of the image. Each coarser
+            one is half as large as the one before, rounded up.
 
         Raises:
             ValueError: the number of inputs is not that of ``in_channels``.
@@ -139,11 +139,11 @@ class EfficientViTFPN(BaseModule):
         return (*self._finer_outs(laterals[0]), *outs)
 
     def _finer_outs(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """What is finer than the finest lateral, fine to coarse."""
+        """Compute the levels finer than the finest lateral, fine to coarse."""
         finer: list[torch.Tensor] = []
         for conv in self.extra_trans_convs:
             x = conv(x)
             finer.insert(0, x)
-        # The released weights have it crosswise: the first of the transposed convolutions makes
-        # the coarsest of these maps, the first of the 3x3 convolutions serves the finest.
+        # The released weights have opposite orders: the first transposed convolution makes the
+        # coarsest of these maps, the first 3x3 convolution smooths the finest.
         return [conv(x) for conv, x in zip(self.extra_fpn_convs, finer, strict=True)]

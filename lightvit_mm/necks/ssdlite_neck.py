@@ -1,8 +1,8 @@
 """The pyramid of MobileViT's SSDLite.
 
 apple/ml-cvnets at 7771756, ``cvnets/models/detection/ssd.py``: separable convolutions of stride 2
-behind the backbone's last map, at the end one global average; each level of the backbone is
-brought to the width of its head by a 1x1 convolution.
+after the backbone's last map, then a global average. A 1x1 convolution projects each level of the
+backbone to the width of its head.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ XAVIER = {'type': 'Xavier', 'layer': 'Conv2d', 'distribution': 'uniform'}
 
 @MODELS.register_module()
 class SSDLiteNeck(BaseModule):
-    """Maps of a backbone to those that SSDLite's heads work on.
+    """Projected levels of a backbone and coarser ones, for SSDLite's heads.
 
     Args:
         in_channels: channels of the inputs, fine to coarse.
-        out_channels: channels of the outputs: one for each input, then for the coarser levels made
-            here, the last of which is 1 x 1.
+        out_channels: channels of the outputs: one per input, then one per coarser level, the last
+            of which is 1 x 1.
         norm_cfg: config of the norms.
         act_cfg: config of the activations.
         init_cfg: mmengine's.
@@ -77,8 +77,8 @@ class SSDLiteNeck(BaseModule):
             inputs: maps (N, in_channels[i], H_i, W_i), fine to coarse.
 
         Returns:
-            ``len(out_channels)`` maps: those of the inputs in their sizes, each further one half
-            as large, rounded up, the last one 1 x 1.
+            ``len(out_channels)`` maps: those for the inputs in their sizes, then each half as
+            large as the one before, rounded up, and the last one 1 x 1.
         """
         outs = [project(x) for project, x in zip(self.projections, inputs, strict=True)]
         x = inputs[-1]

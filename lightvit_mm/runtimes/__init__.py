@@ -1,1 +1,1 @@
-"""Running an exported file."""
+"""Runtimes for exported files."""

@@ -1,4 +1,4 @@
-"""What those who write ONNX files and those who run them share."""
+"""Running ONNX files in onnxruntime, and the conventions that the export shares."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from lightvit_mm.errors import UserError
 
 INPUT = 'image'
-# Where a file keeps, as JSON, what the graph does not say: its task and the names of its classes.
+# Key of a file's metadata: JSON with the task and the class names, which the graph lacks.
 METADATA = 'lightvit_mm'
-# A graph has no branches. Where 32 divides both sides, no family but those with open_size = False
-# ever pads, so that the way of the example is right for every such size.
+# A graph has no branches. If 32 divides both sides, no family pads, except those with open_size =
+# False: a graph traced at one such size is right for all of them.
 DYNAMIC_MULTIPLE = 32
 NEEDED = ('onnx', 'onnxscript', 'onnxruntime')
 
@@ -24,38 +24,38 @@ Size = tuple[int, int]
 
 
 def require_packages(names: Sequence[str] = NEEDED) -> None:
-    """Check that what the export needs is installed.
+    """Check that the packages that the export needs are installed.
 
     Raises:
-        UserError: something is not.
+        UserError: one is missing.
     """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f'{", ".join(missing)} not installed, which the export needs: '
+            f'the export needs {", ".join(missing)}, not installed here: '
             f'pip install {" ".join(missing)}  (or pip install -e ".[onnx]" in the checkout)'
         )
 
 
 def open_session(file: Path) -> Any:
-    """An onnxruntime session on the CPU, with the threads that PyTorch has."""
+    """Open an onnxruntime session on the CPU, with as many threads as PyTorch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
-    # Else its threads go on spinning into the time of whoever comes next.
+    # Otherwise its threads keep spinning after a run, and slow down whatever runs next.
     options.add_session_config_entry('session.force_spinning_stop', '1')
     return onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
 
 
 def fit_image(image: np.ndarray, size: Size, padding: np.ndarray) -> tuple[np.ndarray, Size]:
-    """Lay an image in the upper left corner of the input of a graph.
+    """Place an image in the upper left corner of a graph's input.
 
     Args:
         image: (height, width, 3), as OpenCV reads it; shrunk if it is larger than ``size``.
         size: height and width of the input.
-        padding: the colour of the rest, (3,).
+        padding: the colour (3,) of the rest.
 
     Returns:
         The input (1, 3, *size) float32, and the height and width that the image has in it.
@@ -74,9 +74,9 @@ def fit_image(image: np.ndarray, size: Size, padding: np.ndarray) -> tuple[np.nd
 
 
 def padding_of(settings: dict[str, Any]) -> np.ndarray:
-    """The colour (3,) that a ``data_preprocessor`` makes zero, in the order of OpenCV.
+    """The colour (3,), in OpenCV's order, that ``data_preprocessor`` settings normalise to zero.
 
-    OpenMMLab pads with zeros behind the normalisation.
+    OpenMMLab pads with zeros after the normalisation.
     """
     mean = np.array(settings.get('mean') or [0.0] * 3, 'float32')
     swapped = settings.get('bgr_to_rgb') or settings.get('rgb_to_bgr')

@@ -17,16 +17,16 @@ def require_openvino() -> None:
     """Check that OpenVINO is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: it is missing.
     """
     if importlib.util.find_spec('openvino') is None:
         raise UserError('openvino is not installed: pip install openvino')
 
 
 def open_model(file: Path) -> Any:
-    """A compiled model that takes a list of arrays, on the CPU with as many threads as PyTorch.
+    """Compile a model for the CPU, with as many threads as PyTorch; it takes a list of arrays.
 
-    It computes in float32: by default OpenVINO silently takes bfloat16 on processors that have it.
+    It computes in float32: by default OpenVINO silently uses bfloat16 on processors that have it.
     """
     import openvino
 

@@ -6,14 +6,14 @@ annotations and as mmseg label maps:
     ROOT/images/{train,val}/000000.png              RGB
     ROOT/annotations/instances_{train,val}.json     COCO: boxes, polygons, areas, crowds
     ROOT/semantic/{train,val}/000000.png            uint8: 0 background, 1.. the classes
-    ROOT/manifest.json                              parameters and counts; its presence means whole
+    ROOT/manifest.json                              parameters and counts; written last
 
-Annotations describe what is visible. Colours and textures are drawn without regard to the class,
-and from the same distribution as the background's: only the outline tells classes apart. Crowd
-regions have their class in the label maps; there is no ignore label (255).
+Annotations describe what is visible. Colours and textures do not depend on the class and have the
+same distribution as the background's: classes differ only in outline. Crowd regions have their
+class in the label maps; there is no ignore label (255).
 
-The data are integer arithmetic on a seeded PCG64, so pixels, labels and JSON are the same on every
-machine; the bytes of the PNG files are up to the codec.
+All arithmetic is in integers, on a seeded PCG64: pixels, labels and JSON are the same on every
+machine. The bytes of the PNG files depend on the codec.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ __all__ = [
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (230, 97, 1), (94, 60, 153), (26, 150, 65), (202, 0, 82)
 )  # fmt: skip
-"""RGB to draw each of `CLASSES` with; the images themselves do not use it."""
+"""RGB in which to draw each of `CLASSES`; the images themselves do not use it."""
 SEMANTIC_CLASSES: tuple[str, ...] = ('background', *CLASSES)
-"""What the values of the label maps mean."""
+"""Meanings of the values in the label maps."""
 SEMANTIC_PALETTE: tuple[tuple[int, int, int], ...] = ((0, 0, 0), *PALETTE)
-"""RGB to draw each of `SEMANTIC_CLASSES` with."""
+"""RGB in which to draw each of `SEMANTIC_CLASSES`."""
 SIZES: tuple[str, ...] = ('small', 'medium', 'large')
 """COCO's sizes: visible area under 32^2 px, up to 96^2 px, and above."""
 
 SPLITS: tuple[str, ...] = ('train', 'val')
 
 _FORMAT = 'lightvit_mm.shapes'
-# To be raised with any change of what a given set of parameters makes.
+# Raise it with any change to the data that a given set of parameters produces.
 _VERSION = 1
 _MANIFEST = 'manifest.json'
 _SMALLEST_IMAGE, _LARGEST_IMAGE = 64, 2048
@@ -63,7 +63,7 @@ _SMALLEST_IMAGE, _LARGEST_IMAGE = 64, 2048
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds."""
+    """Contents of one split."""
 
     images: int
     """All images."""
@@ -79,7 +79,7 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class ShapesSummary:
-    """What a data set holds, and where; ``str()`` gives two lines for a person to read."""
+    """Contents and location of a data set; ``str()`` describes it in two lines."""
 
     root: Path
     """The data set's directory, as given."""
@@ -88,7 +88,7 @@ class ShapesSummary:
     seed: int
     """The seed it was made with."""
     reused: bool
-    """Whether it was there already."""
+    """Whether it existed already."""
     train: SplitCounts
     """The training images."""
     val: SplitCounts
@@ -117,29 +117,29 @@ def make_shapes(
     force: bool = False,
     difficulty: Difficulty | None = None,
 ) -> ShapesSummary:
-    """Make the data set, or find that it is there already.
+    """Make the data set, unless it exists already.
 
-    Everything is written into a hidden directory beside ``root``, which is renamed at the end:
-    a run that is cut off leaves nothing under ``root``. Image i of a split does not depend on how
+    Everything is written into a hidden directory next to ``root``, which is renamed at the end:
+    an interrupted run leaves nothing under ``root``. Image i of a split does not depend on how
     many images are made.
 
     Args:
-        root: Directory of the data set. It must not exist, be empty, or hold the same data set,
-            which is then left as it is.
+        root: Directory of the data set. It must be absent or empty, or hold the same data set,
+            which is then left unchanged.
         num_train: Training images, >= 1.
         num_val: Validation images, >= 1.
-        image_size: Height and width in px, 64..2048. Sizes of objects are in px, as COCO's are:
-            large objects need about 160.
+        image_size: Height and width in px, 64..2048. Large objects, whose sizes are COCO's, need
+            about 160.
         seed: 0 .. 2^32 - 1.
         force: Replace what is at ``root`` if it is a shapes data set and nothing else.
         difficulty: Defaults to `Difficulty()`.
 
     Returns:
-        What the data set holds.
+        The contents of the data set.
 
     Raises:
         ValueError: An argument is out of range.
-        FileExistsError: ``root`` holds something else, or a set that is not whole any more.
+        FileExistsError: ``root`` holds something else, or an incomplete data set.
     """
     difficulty = difficulty or Difficulty()
     _check_range('num_train', num_train, 1, 10**6)
@@ -151,7 +151,7 @@ def make_shapes(
         'num_val': num_val,
         'image_size': image_size,
         'seed': seed,
-        # Through JSON and back, as the manifest has it: tuples become lists.
+        # Through JSON and back, as in the manifest: tuples become lists.
         'difficulty': json.loads(json.dumps(asdict(difficulty))),
     }
     # A link is followed, so that the hidden directory lies on the same disk as the data.
@@ -187,9 +187,9 @@ def coco_annotations(
         first_id: Id of the first annotation; the others follow.
 
     Returns:
-        One annotation for each: ``bbox`` is x, y, width, height in px around the visible pixels,
-        ``area`` their number. ``segmentation`` is a list of polygons along pixel edges, or, for a
-        crowd, uncompressed run lengths.
+        One annotation per instance: ``bbox`` is x, y, width, height in px around the visible
+        pixels, ``area`` is their number, and ``segmentation`` is a list of polygons along pixel
+        edges or, for a crowd, uncompressed run lengths.
     """
     annotations = []
     for number, instance in enumerate(instances, start=first_id):
@@ -220,14 +220,14 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
 def _existing_counts(
     target: Path, shown: Path, parameters: dict[str, Any], force: bool
 ) -> dict[str, SplitCounts] | None:
-    """Counts of the wanted set if it is there, None if it may be written; else raises."""
+    """Return the counts of the wanted set if it exists, None if it may be written; else raise."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
     manifest = _read_manifest(target)
     if manifest is None:
         raise FileExistsError(
-            f'{shown} exists and is not a shapes data set (it has no {_MANIFEST} of ours), so it '
-            'is left alone, --force or not: give another path, or move it away'
+            f'{shown} exists and is not a shapes data set (it has no {_MANIFEST} of one), so it '
+            'is left alone, even with --force: give another path, or move it away'
         )
     if force:
         strangers = sorted(
@@ -258,13 +258,12 @@ def _existing_counts(
             missing = names - {path.name for path in target.glob(f'{kind}/{split}/*.png')}
             if missing:
                 raise FileExistsError(
-                    f'{shown} is not whole any more: {len(missing)} files are missing, '
+                    f'{shown} is incomplete: {len(missing)} files are missing, '
                     f'{kind}/{split}/{min(missing)} among them: {remedy}'
                 )
         if not _annotation_file(target, split).is_file():
             raise FileExistsError(
-                f'{shown} is not whole any more: '
-                f'{_annotation_file(shown, split)} is missing: {remedy}'
+                f'{shown} is incomplete: {_annotation_file(shown, split)} is missing: {remedy}'
             )
     return {split: SplitCounts(**manifest['counts'][split]) for split in SPLITS}
 
@@ -280,7 +279,7 @@ def _read_manifest(target: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """A new directory that takes the place of ``target`` if the block runs to its end."""
+    """Yield a new directory that replaces ``target`` if the block completes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex[:8]
     partial = target.with_name(f'.{target.name}.partial-{token}')
@@ -310,7 +309,7 @@ def _write_split(
     annotations: list[dict[str, Any]] = []
     for index, name in enumerate(_image_names(number)):
         scene = draw_scene(seed, SPLITS.index(split), index, image_size, difficulty)
-        # OpenCV takes blue first.
+        # OpenCV expects BGR.
         _write_png(images / name, scene.image[:, :, ::-1])
         _write_png(labels / name, scene.labels)
         records.append({'id': index, 'file_name': name, 'height': image_size, 'width': image_size})

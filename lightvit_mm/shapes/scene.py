@@ -1,7 +1,7 @@
 """One scene of the shapes data set: textured background, distractors, overlapping shapes.
 
-A scene depends on its seed, split, index, size and `Difficulty` alone, and is integer arithmetic
-throughout: the same pixels on every machine.
+A scene depends only on its seed, split, index, size and `Difficulty`. All arithmetic is in
+integers, so the pixels are the same on every machine.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,66 +21,67 @@ from lightvit_mm.shapes.raster import (
     SUBPIXELS,
     UNIT,
     fill_polygon,
+    tight_box,
     twice_area,
 )
 from lightvit_mm.shapes.textures import along_direction, draw_texture, value_noise
 
 CLASSES: tuple[str, ...] = ('disk', 'square', 'triangle', 'star')
-"""Names of the classes; only the outline tells them apart."""
+"""Names of the classes, which differ only in outline."""
 
 _PERCENT = 100
 _PLACEMENT_TRIES = 12
 _TEXTURE_TRIES = 6
-# Knots of a blob's uneven radius, and the points drawn between two of them.
+# Knots of a blob's uneven radius, and the number of points per knot.
 _BLOB_KNOTS, _BLOB_STEPS = 8, 6
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What makes a scene easy or hard. Ranges are inclusive, sides are square roots of areas."""
+    """Parameters of a scene. Ranges are inclusive, sides are square roots of areas."""
 
     objects: tuple[int, int] = (2, 5)
-    """Objects wanted in an image; fewer where no free place is found."""
+    """Objects in an image; fewer if there is no room."""
     size_weights: tuple[int, int, int] = (25, 45, 30)
-    """How often a small, medium or large outline is drawn, before others cover parts of it."""
+    """Relative frequencies of small, medium and large outlines, before occlusion."""
     small_side: tuple[int, int] = (14, 31)
-    """Small outlines, px."""
+    """Sides of small outlines, px."""
     medium_side: tuple[int, int] = (34, 80)
-    """Medium outlines, px."""
+    """Sides of medium outlines, px."""
     large_side: tuple[int, int] = (97, 102)
-    """Large outlines, px; left out where the image is too small for them."""
+    """Sides of large outlines, px; left out if the image is too small for them."""
     largest_percent: int = 66
-    """Largest outline, percent of the image's area."""
+    """Area of the largest outline, percent of the image."""
     aspect_percent: tuple[int, int] = (88, 114)
-    """Stretch of an outline's width, its height shrinking likewise, before it is turned."""
+    """Stretch of an outline's width before rotation; its height shrinks by the same factor."""
     turn: int = 43
-    """Largest turn of an outline either way from upright, 1/1024 turn; 512 is free."""
+    """Largest rotation of an outline in either direction, 1/1024 turn; 512 allows any."""
     visible_percent: int = 60
-    """Least part of every outline that others and the border leave to see."""
+    """Smallest visible part of every outline, percent."""
     visible_area: int = 50
-    """Least visible area of an object, px."""
+    """Smallest visible area of an object, px."""
     visible_area_large: int = 96**2 + 1
-    """The same for large outlines: most would end as medium ones behind others."""
+    """The same for large outlines, most of which would become medium objects by occlusion."""
     truncated_percent: int = 12
-    """How many objects may cross the border."""
+    """Objects that may cross the border, percent."""
     empty_percent: int = 4
-    """How many images hold no object at all."""
+    """Images without any object, percent."""
     crowd_percent: int = 5
-    """How many images hold a crowd: a cluster of small shapes of one class."""
+    """Images with a crowd, a cluster of small shapes of one class, percent."""
     crowd_side: tuple[int, int] = (8, 12)
-    """Members of a crowd, px; every crowd has 3 x 3 to 4 x 4 of them."""
+    """Sides of a crowd's members, px; every crowd has 3 x 3 to 4 x 4 of them."""
     contrast: int = 130
-    """Wanted difference of an object's mean colour from what it covers, summed over RGB."""
+    """Desired difference between an object's mean colour and what it covers, summed over RGB."""
     colour_spread: int = 36
-    """Largest difference of a texture's two colours in a channel."""
+    """Largest difference between a texture's two colours in a channel."""
     regions: tuple[int, int] = (1, 2)
     """Differently textured regions of the background."""
     blobs: tuple[int, int] = (0, 1)
-    """Unlabelled blobs: textured like objects, but of uneven outline."""
+    """Unlabelled blobs: textured like objects, but with an uneven outline."""
     lines: tuple[int, int] = (0, 2)
     """Unlabelled textured lines."""
     shade_percent: int = 20
-    """Deepest shade of the uneven light over a scene."""
+    """Deepest shade of the uneven light over a scene, percent."""
     noise: int = 4
     """Amplitude of the noise in every pixel, grey levels."""
 
@@ -110,7 +112,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Wish:
-    """An object still to be placed; `side` is that of a crowd's members if it is one."""
+    """An object still to be placed; for a crowd, `side` is that of its members."""
 
     category: int
     side: int
@@ -150,14 +152,14 @@ class _Canvas:
         self.size = size
         self.difficulty = difficulty or Difficulty()
         self.image = np.zeros((size, size, 3), dtype=np.uint8)
-        # Number of the object seen at a pixel, counted from 1; 0 where there is none.
+        # Number, from 1, of the object visible at each pixel; 0 where there is none.
         self.owners = np.zeros((size, size), dtype=np.intp)
         self.placed: list[_Wish] = []
-        # Least visible area of object 0 (the background), 1, 2, ...
+        # Smallest allowed visible area of object 0 (the background), 1, 2, ...
         self.least_visible = [0]
 
     def paint_background(self) -> None:
-        """Regions with wandering borders, then blobs and lines."""
+        """Paint regions with irregular borders, then blobs and lines."""
         size, knobs = self.size, self.difficulty
         self.image[:] = self._texture(size, size)
         for _ in range(self._in_range(knobs.regions) - 1):
@@ -170,7 +172,7 @@ class _Canvas:
             self._paint(self._fill(self._line_outline()))
 
     def draw_wishes(self) -> list[_Wish]:
-        """Objects to place, from back to front."""
+        """Draw the objects to place, from back to front."""
         knobs = self.difficulty
         if self._chance(knobs.empty_percent):
             return []
@@ -178,7 +180,7 @@ class _Canvas:
         for _ in range(self._in_range(knobs.objects)):
             category = int(self.generator.integers(len(CLASSES)))
             wishes.append(_Wish(category, self._draw_side(3), False))
-        # Large ones tend to the back, or they would hide most small ones.
+        # Large objects tend to the back, or they would hide most small ones.
         depths = [wish.side * int(self.generator.integers(40, 101)) for wish in wishes]
         order = sorted(range(len(wishes)), key=lambda number: -depths[number])
         wishes = [wishes[number] for number in order]
@@ -189,15 +191,15 @@ class _Canvas:
         return wishes
 
     def place(self, wish: _Wish) -> None:
-        """Paint an object where it leaves enough of itself and of all others to see, or nowhere."""
+        """Paint an object where enough of all objects stays visible; else leave it out."""
         knobs = self.difficulty
         for _ in range(_PLACEMENT_TRIES):
             outlines = self._crowd(wish) if wish.is_crowd else [self._outline(wish)]
             outlines = self._moved(outlines)
             masks = [self._fill(outline) for outline in outlines]
             mask = np.logical_or.reduce(masks)
-            # Members of a crowd overlap each other, so their areas do not add up; its least
-            # visible part is of what the border leaves of it.
+            # The members of a crowd overlap, so their areas do not add up: its smallest visible
+            # part is a share of its area inside the border.
             area = int(mask.sum()) if wish.is_crowd else wish.side * wish.side
             large = not wish.is_crowd and wish.side >= knobs.large_side[0]
             least = max(
@@ -215,7 +217,7 @@ class _Canvas:
         self.least_visible.append(least)
 
     def finish(self) -> Scene:
-        """Light, blur and noise over everything, and what is visible of each object."""
+        """Apply blur, light and noise, and collect the visible part of each object."""
         generator, size, knobs = self.generator, self.size, self.difficulty
         slope = along_direction(int(generator.integers(FULL_TURN)), size, size)
         slope -= slope.min()
@@ -240,7 +242,7 @@ class _Canvas:
         return draw_texture(self.generator, height, width, self.difficulty.colour_spread)
 
     def _draw_side(self, kinds: int) -> int:
-        """A side in px out of the first size ranges, as far as they fit into the image."""
+        """Draw a side in px from those of the first ``kinds`` size ranges that fit the image."""
         knobs = self.difficulty
         largest = math.isqrt(self.size * self.size * knobs.largest_percent // _PERCENT)
         ranges = (knobs.small_side, knobs.medium_side, knobs.large_side)[:kinds]
@@ -267,7 +269,7 @@ class _Canvas:
         return turned * scale >> 20
 
     def _crowd(self, wish: _Wish) -> list[NDArray[np.int64]]:
-        """Outlines of a cluster's members on a jittered grid."""
+        """Outlines of a crowd's members on a jittered grid."""
         rows, columns = self._in_range((3, 4)), self._in_range((3, 4))
         pitch = wish.side * SUBPIXELS * 5 // 4
         members = []
@@ -279,7 +281,7 @@ class _Canvas:
         return members
 
     def _line_outline(self) -> NDArray[np.int64]:
-        """A long thin quadrilateral, too thin for anybody to take it for a square."""
+        """A long quadrilateral, too thin to be taken for a square."""
         scale = self.size * SUBPIXELS
         length = self._in_range((scale // 3, scale))
         breadth = self._in_range((SUBPIXELS, max(SUBPIXELS, min(4 * SUBPIXELS, length // 20))))
@@ -293,7 +295,7 @@ class _Canvas:
         return np.array(turned, dtype=np.int64) + self.generator.integers(scale, size=2)
 
     def _moved(self, outlines: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-        """Move outlines together to a random place, most of the time wholly inside the image."""
+        """Move outlines together to a random place, usually entirely inside the image."""
         points = np.concatenate(outlines)
         low, high = points.min(axis=0), points.max(axis=0)
         extent = self.size * SUBPIXELS
@@ -311,7 +313,7 @@ class _Canvas:
         return fill_polygon(outline, self.size, self.size)
 
     def _leaves_enough(self, mask: NDArray[np.bool_], least: int) -> bool:
-        """Whether a new object over everything so far leaves all, itself too, enough to see."""
+        """Whether enough of all objects stays visible under a new one, itself included."""
         if int(mask.sum()) < least:
             return False
         count = len(self.least_visible)
@@ -320,11 +322,10 @@ class _Canvas:
 
     def _paint(self, mask: NDArray[np.bool_], contrast: int = 0) -> None:
         """Cover a mask with a texture whose mean colour differs enough from what it covers."""
-        columns = np.flatnonzero(mask.any(axis=0))
-        rows = np.flatnonzero(mask.any(axis=1))
-        if rows.size == 0:
+        left, top, width, height = tight_box(mask)
+        if not width:
             return
-        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        window = np.s_[top : top + height, left : left + width]
         inside = mask[window]
         pixels = int(inside.sum())
         covered = self.image[window][inside].sum(axis=0, dtype=np.int64)
@@ -340,14 +341,14 @@ class _Canvas:
 
 
 def _polygon(angles: NDArray[np.int64], radius_percent: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Vertices at angles in 1/1024 turn and radii in percent of `UNIT`, (V, 2)."""
+    """Vertices (V, 2) at angles in 1/1024 turn and radii in percent of `UNIT`."""
     unit = np.stack([COSINE[angles % FULL_TURN], SINE[angles % FULL_TURN]], axis=1)
     return unit * radius_percent[:, None] // _PERCENT
 
 
 def _regular_outline(corners: int) -> Callable[[np.random.Generator], NDArray[np.int64]]:
     def outline(generator: np.random.Generator) -> NDArray[np.int64]:
-        # It stands on a side: stretched, a square stays a rectangle.
+        # It stands on a side, so that a stretched square is a rectangle.
         angles = (2 * np.arange(corners) + 1) * FULL_TURN // (2 * corners) + FULL_TURN // 4
         return _polygon(angles, np.full(corners, _PERCENT))
 
@@ -380,7 +381,8 @@ _OUTLINES: dict[str, Callable[[np.random.Generator], NDArray[np.int64]]] = {
 
 
 def _blurred(image: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Blur by (1, 2, 1) / 4 each way, which softens the hard pixel edges as a lens would."""
-    wide = np.pad(image.astype(np.int32), ((1, 1), (1, 1), (0, 0)), mode='edge')
-    rows = wide[:-2] + 2 * wide[1:-1] + wide[2:]
-    return rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] >> 4
+    """Blur by (1, 2, 1) / 4 in both directions, which softens pixel edges as a lens would."""
+    # The sums are integers up to 16 * 255, exact in whatever type OpenCV adds them.
+    kernel = np.array([1, 2, 1], dtype=np.float32)
+    sums = cv2.sepFilter2D(image, cv2.CV_16S, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+    return sums.astype(np.int32) >> 4

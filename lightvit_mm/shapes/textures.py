@@ -1,7 +1,7 @@
 """Coloured textures for the shapes data set, in integer arithmetic only.
 
-Backgrounds, distractors and objects all draw from the one distribution in `draw_texture`, so that
-neither colour nor texture says whether there is an object, or of which class.
+Backgrounds, distractors and objects all use the one distribution in `draw_texture`, so neither
+colour nor texture reveals whether there is an object, or its class.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def draw_texture(
         generator: Source of randomness.
         height: Rows.
         width: Columns.
-        colour_spread: Largest difference of the two colours in a channel, 0..255.
+        colour_spread: Largest difference between the two colours in a channel, 0..255.
 
     Returns:
         (height, width, 3) RGB.
@@ -36,13 +36,13 @@ def draw_texture(
     second = np.clip(first + spread, 0, 255)
     patterns = (_clouds, _stripes, _checks, _specks, _slope)
     pattern = patterns[int(generator.integers(len(patterns)))](generator, height, width)
-    # All 256 blends at once, then a look-up: several times faster than blending every pixel.
+    # A look-up in all 256 blends is several times faster than blending every pixel.
     blends = first + (np.arange(256)[:, None] * (second - first) >> 8)
     return blends.astype(np.uint8)[pattern]
 
 
 def value_noise(generator: np.random.Generator, height: int, width: int, cell: int) -> Pattern:
-    """Smooth noise: random values on a square lattice, blended in between.
+    """Smooth noise: random values on a square lattice, interpolated in between.
 
     Args:
         generator: Source of randomness.
@@ -63,7 +63,7 @@ def value_noise(generator: np.random.Generator, height: int, width: int, cell: i
 
 
 def along_direction(angle: int, height: int, width: int) -> Pattern:
-    """How far each pixel lies along a direction.
+    """Position of each pixel along a direction.
 
     Args:
         angle: In 1/1024 turn, clockwise from east on the screen.
@@ -81,7 +81,7 @@ def along_direction(angle: int, height: int, width: int) -> Pattern:
 def _lattice_positions(length: int, cell: int) -> tuple[Pattern, Pattern]:
     positions = np.arange(length)
     linear = (positions % cell) * 256 // cell
-    # Smoothstep, 3t^2 - 2t^3, takes away the creases along the lattice lines.
+    # Smoothstep, 3t^2 - 2t^3, removes the creases along the lattice lines.
     return positions // cell, linear * linear * (768 - 2 * linear) >> 16
 
 

@@ -1,4 +1,4 @@
-"""Downloads: over https alone, whole, the file that the name promises, and never run."""
+"""Downloads: over https only, complete, checked against the hash in the name, and never run."""
 
 import hashlib
 import io
@@ -60,12 +60,12 @@ def test_the_hash_in_the_name(network, tmp_path, digits):
     assert CheckpointLoader.load_checkpoint(f'{SITE}/v-1.0-{right}.pth')
     wrong = f'{SITE}/v-1.0-{right[::-1]}.pth'
     network.answers[wrong] = WEIGHTS
-    with pytest.raises(CheckpointError, match='not the file that its name promises'):
+    with pytest.raises(CheckpointError, match='does not match the hash in its name'):
         CheckpointLoader.load_checkpoint(wrong)
     assert cached(tmp_path) == [f'v-1.0-{right}.pth']
-    # Nor is a file in the cache believed.
+    # A file in the cache is checked as well.
     (tmp_path / f'torch/hub/checkpoints/v-1.0-{right}.pth').write_bytes(WEIGHTS + b'x')
-    with pytest.raises(CheckpointError, match='not the file that its name promises'):
+    with pytest.raises(CheckpointError, match='does not match the hash in its name'):
         CheckpointLoader.load_checkpoint(f'{SITE}/v-1.0-{right}.pth')
 
 
@@ -113,6 +113,24 @@ def test_a_download_that_is_cut_short_leaves_nothing(network, tmp_path):
     with pytest.raises(CheckpointError, match='it ended after'):
         CheckpointLoader.load_checkpoint(address)
     assert not cached(tmp_path)
+
+
+def test_two_downloads_at_once_do_not_mix(network, tmp_path):
+    address = f'{SITE}/a.pth'
+    network.answers[address] = WEIGHTS
+    whole = network.open
+
+    def slow(request):
+        response = whole(request)
+        network.open = whole
+        # While this one is under way, another process fetches all of it.
+        CheckpointLoader.load_checkpoint(address)
+        return response
+
+    network.open = slow
+    assert CheckpointLoader.load_checkpoint(address)['weight'].sum() == 2
+    assert network.asked == [address, address]
+    assert cached(tmp_path) == ['a.pth']
 
 
 NAMED = {

@@ -1,4 +1,4 @@
-"""Weights in any layout and by any way in; what does not fit is refused."""
+"""Weights in any layout, loaded in any way; those that do not fit are refused."""
 
 import copy
 

@@ -23,5 +23,5 @@ def test_two_hundred_malformed_checkpoints(tmp_path):
     outcomes = Counter(t['outcome'] for t in tried)
     assert outcomes['refused'] > 0.8 * COUNT
     harmless = {t['how'] for t in tried if t['outcome'] == 'the same tensors'}
-    # A flip may hit what nobody reads, such as a date; metadata that is no metadata is left out.
+    # A flip may hit bytes that nobody reads, such as a date; damaged metadata is left out.
     assert harmless <= {'flip', 'wrong_metadata'}

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from lightvit_mm.backbones import RepViT
 from lightvit_mm.checkpoints import CheckpointError, read_checkpoint
+from lightvit_mm.checkpoints.reading import find_damage
 
 
 class RunsOnLoad:
@@ -97,6 +98,20 @@ def test_damaged_files(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match=r'weights\.pth.*Fetch it again'):
         read_checkpoint(file)
+
+
+def test_damage_is_found_in_either_kind_of_check(tmp_path):
+    file = tmp_path / 'weights.pth'
+    torch.save({'weight': torch.zeros(50, 50)}, file)
+    assert find_damage(file) is None
+    content = file.read_bytes()
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + b'\x01' + content[middle + 1 :])
+    assert find_damage(file).endswith('data/0')
+    with pytest.raises(CheckpointError, match=r'is damaged.*checksum \(.*data/0\)'):
+        read_checkpoint(file)
+    file.write_bytes(content[:middle])
+    assert 'BadZipFile' in find_damage(file)
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -1,4 +1,4 @@
-"""Every layout of Swin, DeiT and T2T-ViT; what no published file has."""
+"""Every layout of Swin, DeiT and T2T-ViT, and the parts that no published file has."""
 
 import re
 

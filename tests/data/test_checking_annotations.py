@@ -1,4 +1,4 @@
-"""Every bad annotation is refused before the first step, or said; and mmdet does what is said."""
+"""Every bad annotation is refused or reported before the first step, as mmdet would treat it."""
 
 import copy
 import json
@@ -63,8 +63,8 @@ def crowd_only(content):
 
 
 RLE = {'size': [48, 64], 'counts': [48 * 32, 48 * 32]}
-# What is spoilt; how it is judged, in which words; how many of the 12 instances mmdet trains on, or
-# None where it stops, ...
+# Damage, severity, words of its kind, and how many of the 12 instances mmdet trains on: None
+# if it stops, ...
 CASES = {
     'unknown category': (set_first(category_id=9), WARNING, 'unknown category', 11),
     'unknown image': (set_first(image_id=9), WARNING, 'unknown image', 11),
@@ -89,10 +89,10 @@ CASES = {
     ),
     'category more': (
         lambda content: content['categories'].append({'id': 9, 'name': 'moon'}),
-        NOTE, 'no class of the config', 12,
+        NOTE, 'not a class of the config', 12,
     ),
     'last category missing': (
-        lambda content: content['categories'].pop(), WARNING, 'that is no category', 9,
+        lambda content: content['categories'].pop(), WARNING, 'that is not a category', 9,
     ),
     'no annotation at all': (drop_all, ERROR, 'no image is left', None),
     'other classes': (
@@ -100,7 +100,7 @@ CASES = {
         ERROR, 'no class of the config is a category', None,
     ),
     'box of three': (set_first(bbox=[1, 2, 3]), ERROR, 'not four numbers', None),
-    'box of text': (set_first(bbox=['1', '2', '3', '4']), ERROR, 'is no number', None),
+    'box of text': (set_first(bbox=['1', '2', '3', '4']), ERROR, 'is not a number', None),
     'no area': (lambda content: first(content).pop('area'), ERROR, 'lacks a field', None),
     'id twice': (set_first(id=2), ERROR, 'annotation id used twice', None),
     'no file name': (
@@ -113,10 +113,10 @@ CASES = {
         lambda content: content['images'][0].update(file_name='x.png'), ERROR, 'file missing', None,
     ),
 }  # fmt: skip
-# ... or 'silent' where it goes on and is wrong.
+# ... or 'silent' if it continues with wrong data.
 SILENT = {
-    'NaN': (set_first(bbox=[float('nan'), 0, 9, 9]), ERROR, 'is no number'),
-    'infinite': (set_first(bbox=[0, 0, float('inf'), 9]), ERROR, 'is no number'),
+    'NaN': (set_first(bbox=[float('nan'), 0, 9, 9]), ERROR, 'is not a number'),
+    'infinite': (set_first(bbox=[0, 0, float('inf'), 9]), ERROR, 'is not a number'),
     'image id twice': (
         lambda content: content['images'][1].update(id=1), ERROR, 'image id used twice',
     ),
@@ -131,7 +131,7 @@ SILENT = {
         lambda content: content['categories'][1].update(id=1), ERROR, 'category id used twice',
     ),
     'image of no size': (
-        lambda content: content['images'][0].update(width=0), ERROR, 'size that cannot be',
+        lambda content: content['images'][0].update(width=0), ERROR, 'impossible image size',
     ),
     'another size': (
         lambda content: content['images'][0].update(width=99), ERROR,
@@ -219,8 +219,8 @@ MASKS = {
     'compressed runs too few': (mask(counts=compressed([9, 9])), ERROR, 'do not fill', 'silent'),
     'negative runs': (mask(counts=[-5, 3077]), ERROR, 'do not fill', None),
     'missing': (lambda content: first(content).pop('segmentation'), ERROR, 'mask missing', None),
-    'flat': (set_first(segmentation=[1, 2, 3, 4, 5, 6]), ERROR, 'no list of polygons', None),
-    'text': (set_first(segmentation=[['a'] * 6]), ERROR, 'is no number', None),
+    'flat': (set_first(segmentation=[1, 2, 3, 4, 5, 6]), ERROR, 'not a list of polygons', None),
+    'text': (set_first(segmentation=[['a'] * 6]), ERROR, 'is not a number', None),
     'no RLE': (set_first(segmentation={'runs': 1}), ERROR, 'neither polygons', 'silent'),
 }  # fmt: skip
 
@@ -255,12 +255,12 @@ def test_compressed_runs_are_read_as_pycocotools_writes_them():
 @pytest.mark.parametrize(
     ('text', 'said'),
     [
-        ('{"images": [', 'not whole JSON.*line 1 column'),
-        ('', 'not whole JSON'),
+        ('{"images": [', 'not valid JSON.*line 1 column'),
+        ('', 'not valid JSON'),
         ('[]', 'not a COCO annotation file'),
         ('{"images": [], "annotations": []}', 'called categories'),
         ('{"images": [1], "annotations": [], "categories": []}', 'called images'),
-        ('\x00\xff', 'not whole JSON'),
+        ('\x00\xff', 'not valid JSON'),
     ],
 )
 def test_files_that_are_no_annotations(root, content, text, said):
@@ -303,7 +303,7 @@ def test_wrapped_and_unknown_data_sets(root, content):
     }
     config.model.bbox_head.num_classes = 4
     reports = check_everything(config)
-    assert judged(reports, NOTE, 'type of data set that is not looked into')
+    assert judged(reports, NOTE, 'type of data set that is not checked')
     assert len(reports) == 3, 'what comes twice is looked at once'
 
 

@@ -1,4 +1,4 @@
-"""Every kind of image is trained and predicted on, or refused by name; the check says which."""
+"""Every kind of image is used in training and prediction or refused by name; the check agrees."""
 
 import json
 
@@ -32,7 +32,7 @@ def rotated(path):
     SCENE.save(path, exif=exif)
 
 
-# Name; how it is made; size as loaded; verdict and its words, or None.
+# Name: how to make it, size when loaded, severity (or None) and words of its kind.
 GOOD = {
     'plain.jpg': (SCENE.save, SIZE, None, ''),
     'suffix.jpg': (lambda p: SCENE.save(p, 'PNG'), SIZE, NOTE, 'suffix of another format'),
@@ -194,7 +194,7 @@ def test_resizing_that_leaves_nothing(tmp_path):
     config = data_set(tmp_path, {'a.png': make}, {'a.png': (20_000, 10)})
     for part in ('train', 'val', 'test'):
         config[f'{part}_dataloader'].dataset.pipeline[1]['scale'] = (256, 128)
-    assert (ERROR, 'image of which resizing leaves nothing') in of(
+    assert (ERROR, 'image that resizing would reduce to nothing') in of(
         check_everything(config), 'a.png'
     )
     with pytest.raises(BrokenSampleError, match=r'a\.png'):

@@ -1,4 +1,4 @@
-"""A missing data set is told before anything is built."""
+"""A missing data set is reported before anything is built."""
 
 import pytest
 from helpers.repository import REPOSITORY

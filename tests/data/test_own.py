@@ -1,4 +1,4 @@
-"""The data and classes of the user's own in the place of a config's."""
+"""The user's own data and classes replace those of a config."""
 
 import json
 import os
@@ -66,9 +66,9 @@ def test_such_a_config_can_be_moved_by_data_root(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('place', 'said'),
     [
-        (('boxes.json', 'nowhere'), 'nowhere is no folder'),
-        (('nowhere.json', 'pictures'), 'nowhere.json is no file'),
-        (('pictures', 'boxes.json'), 'pictures is no file'),
+        (('boxes.json', 'nowhere'), 'nowhere is not a folder'),
+        (('nowhere.json', 'pictures'), 'nowhere.json is not a file'),
+        (('pictures', 'boxes.json'), 'pictures is not a file'),
     ],
 )
 def test_files_that_are_not_there(tmp_path, monkeypatch, place, said):
@@ -97,7 +97,7 @@ def test_configs_that_have_no_place_for_them(tmp_path):
 def test_classes_of_every_head_and_data_set(tmp_path, capsys):
     root = own_folder(tmp_path / 'own')
     config = load_config(str(REPOSITORY / 'configs/mask_rcnn_edgevit_xxs_coco.py'))
-    # As mmdet's Cascade R-CNN has it.
+    # As in mmdet's Cascade R-CNN.
     roi_head = config.model.roi_head
     roi_head.bbox_head = [roi_head.bbox_head.copy() for _ in range(3)]
     set_classes(config, str(root / 'boxes.json'))
@@ -169,5 +169,5 @@ def test_no_file_of_categories(tmp_path):
     with pytest.raises(UserError, match=r'--classes-from .*gone.json: there is no such file'):
         categories_of(str(tmp_path / 'gone.json'))
     (tmp_path / 'cut.json').write_text('{"images": [')
-    with pytest.raises(UserError, match='not whole JSON'):
+    with pytest.raises(UserError, match='not valid JSON'):
         categories_of(str(tmp_path / 'cut.json'))

@@ -1,4 +1,4 @@
-"""One annotation file made two."""
+"""An annotation file is split in two."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The shapes data set: the same everywhere, exact, not solvable by colour, and safe on disk."""
+"""The shapes data set: the same on every machine, exact, and safe on disk."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def made(tmp_path_factory) -> tuple[Path, shapes.ShapesSummary]:
     return root, make_shapes(root, num_train=TRAIN, num_val=VAL)
 
 
-# The same everywhere
+# The same on every machine
 
 
 def test_same_bytes_twice(tmp_path: Path) -> None:
@@ -196,10 +196,12 @@ def test_other_parameters_are_refused(tmp_path: Path, change: dict, words: str) 
     assert os.listdir(tmp_path) == ['shapes']
 
 
-def test_an_older_version_is_refused(tmp_path: Path, monkeypatch) -> None:
+def test_an_older_version_is_refused(tmp_path: Path) -> None:
     make_small(tmp_path / 'shapes')
-    monkeypatch.setattr(shapes, '_VERSION', shapes._VERSION + 1)
-    with pytest.raises(FileExistsError, match='version'):
+    file = tmp_path / 'shapes/manifest.json'
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps({**manifest, 'version': manifest['version'] - 1}))
+    with pytest.raises(FileExistsError, match='version is 0 there, 1 was asked for'):
         make_small(tmp_path / 'shapes')
 
 
@@ -256,26 +258,26 @@ def test_an_empty_directory_and_a_link_may_be_filled(tmp_path: Path) -> None:
     assert (tmp_path / 'link').is_symlink() and make_small(tmp_path / 'disk').reused
 
 
-@pytest.mark.parametrize('moment', ['_write_png', '_write_json'])
+# The third JSON file is the manifest, the last of all.
+@pytest.mark.parametrize('method', ['write_bytes', 'write_text'], ids=['PNG', 'JSON'])
 @pytest.mark.parametrize('occupied', [False, True])
 def test_an_interrupted_run_leaves_no_trace(
-    tmp_path: Path, monkeypatch, moment: str, occupied: bool
+    tmp_path: Path, monkeypatch, method: str, occupied: bool
 ) -> None:
     root = tmp_path / 'shapes'
     if occupied:
         make_small(root)
     before = tree(tmp_path)
-    write, calls = getattr(shapes, moment), []
+    write, calls = getattr(Path, method), []
 
     def interrupted(*arguments, **options):
         calls.append(arguments)
-        # The third JSON file is the manifest, the last of all.
         if len(calls) == 3:
             raise KeyboardInterrupt
-        write(*arguments, **options)
+        return write(*arguments, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(shapes, moment, interrupted)
+        patch.setattr(Path, method, interrupted)
         make_small(root, seed=1, force=True)
     assert tree(tmp_path) == before
     assert os.listdir(tmp_path) == (['shapes'] if occupied else [])
@@ -283,18 +285,20 @@ def test_an_interrupted_run_leaves_no_trace(
 
 
 def test_the_manifest_is_written_last(tmp_path: Path, monkeypatch) -> None:
-    """A run that is killed outright cannot clean up; what it leaves must not pass for whole."""
+    """A run that is killed cannot clean up; what it leaves must not count as complete."""
     written = []
-    write_json, write_png = shapes._write_json, shapes._write_png
-    monkeypatch.setattr(
-        shapes,
-        '_write_json',
-        lambda path, *a, **o: (written.append(path), write_json(path, *a, **o)),
-    )
-    monkeypatch.setattr(
-        shapes, '_write_png', lambda path, *a: (written.append(path), write_png(path, *a))
-    )
+
+    def noting(method):
+        def write(path, *content, **options):
+            written.append(path)
+            return method(path, *content, **options)
+
+        return write
+
+    for name in ('write_text', 'write_bytes'):
+        monkeypatch.setattr(Path, name, noting(getattr(Path, name)))
     make_small(tmp_path / 'shapes')
+    assert len(written) == len(tree(tmp_path))
     assert written[-1].name == 'manifest.json'
     assert all(tmp_path / 'shapes' not in path.parents for path in written)
 
