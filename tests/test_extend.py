@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from functools import partial
 from types import ModuleType
 
 import pytest
@@ -16,15 +17,19 @@ sys.path.insert(0, str(REPOSITORY / 'tests/backbones'))
 import test_contract
 
 FAMILY, LAYOUTS, CONFIG = blocks(REPOSITORY / 'docs/extend.md', 'python')
-# Each takes a variant, and these besides.
+# Each takes a variant, as a family and an arch or as a function that builds it, and some of these.
 OTHERS = {'frozen_stages': 1, 'norm_eval': True, 'tmp_path': None, 'mm_log': None}
+
+
+def takes_a_variant(check) -> bool:
+    needed = set(inspect.signature(check).parameters) - set(OTHERS)
+    return needed in ({'family', 'arch'}, {'build'})
+
+
 CHECKS = [
     check
     for name, check in vars(test_contract).items()
-    if name.startswith('test_')
-    and {'family', 'arch'}
-    <= set(inspect.signature(check).parameters)
-    <= {'family', 'arch', *OTHERS}
+    if name.startswith('test_') and takes_a_variant(check)
 ]
 
 
@@ -43,12 +48,13 @@ def my_net():
 
 @pytest.mark.parametrize('check', CHECKS, ids=lambda check: check.__name__)
 def test_contract_of_the_example(my_net, check, tmp_path, mm_log):
-    known = {**OTHERS, 'family': my_net, 'arch': 'small', 'tmp_path': tmp_path, 'mm_log': mm_log}
+    variant = {'family': my_net, 'arch': 'small', 'build': partial(my_net, arch='small')}
+    known = {**OTHERS, **variant, 'tmp_path': tmp_path, 'mm_log': mm_log}
     check(**{name: known[name] for name in inspect.signature(check).parameters})
 
 
 def test_all_of_the_contract_is_checked():
-    assert len(CHECKS) >= 17
+    assert len(CHECKS) >= 18
     assert test_contract.test_deploy_form_computes_the_same in CHECKS
 
 
