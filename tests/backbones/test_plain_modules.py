@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightvit_mm.backbones import ShuffleDeiT, ShuffleSwin, ShuffleT2TViT
+from lightvit_mm.backbones import ShuffleDeiT, ShuffleT2TViT
 from lightvit_mm.backbones.edgevit import ConvPosEmbed, LocalProp
 from lightvit_mm.backbones.efficientvit import DistanceBias
 from lightvit_mm.backbones.shuffle_vit import Upsample2

@@ -196,9 +196,7 @@ def test_refusals(onnxruntime, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'--image .*absent\.png does not exist'):
         export_onnx(sliding, 'none.pth', out, (64, 64), images=['absent.png'])
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
-    with pytest.raises(
-        UserError, match='needs onnxscript, not installed here: pip'
-    ):
+    with pytest.raises(UserError, match='needs onnxscript, not installed here: pip'):
         export_onnx(sliding, 'none.pth', out, (64, 64))
     assert list(tmp_path.iterdir()) == []
 
