@@ -41,12 +41,13 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, embed_dims: int, patch_size: int) -> None:
         super().__init__()
+        self.patch_size = patch_size
         self.proj = nn.Conv2d(3, embed_dims, patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Embed and normalise each patch."""
-        x = self.proj(pad_to_multiple(x, self.proj.stride[0]))
+        x = self.proj(pad_to_multiple(x, self.patch_size))
         return self.norm(x.permute(0, 2, 3, 1))
 
 
