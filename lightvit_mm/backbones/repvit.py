@@ -40,6 +40,20 @@ class Stem(nn.Sequential):
         self.conv2 = ConvNorm(half, embed_dims, 3, stride=2, norm_cfg=norm_cfg)
 
 
+class ScaleAndIdentity(nn.Conv2d):
+    """``x + depthwise 1x1 (x)``, computed as one scale and shift per channel; shape kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 1, groups=channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale and shift each channel."""
+        # Many times faster than a grouped 1x1 convolution and a sum, forward and backward.
+        assert self.bias is not None
+        scale, shift = self.weight.view(-1, 1, 1) + 1, self.bias.view(-1, 1, 1)
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+
+
 class RepVGGDW(nn.Module):
     """Depthwise 3x3 convolution with two parallel branches, 1x1 and identity; shape kept.
 
@@ -50,7 +64,7 @@ class RepVGGDW(nn.Module):
     def __init__(self, channels: int, norm_cfg: Mapping[str, Any]) -> None:
         super().__init__()
         self.conv: nn.Module = ConvNorm(channels, channels, 3, groups=channels, norm_cfg=norm_cfg)
-        self.conv1x1 = nn.Conv2d(channels, channels, 1, groups=channels)
+        self.conv1x1 = ScaleAndIdentity(channels)
         self.norm = build_norm_layer(norm_cfg, channels)[1]
         self.folded = False
 
@@ -58,7 +72,7 @@ class RepVGGDW(nn.Module):
         """Sum the branches and normalise; once folded, this is one convolution."""
         if self.folded:
             return self.conv(x)
-        return self.norm(self.conv(x) + self._scale_and_identity(x))
+        return self.norm(self.conv(x) + self.conv1x1(x))
 
     def fold(self) -> None:
         """Fold all branches and the norm into the 3x3 kernel."""
@@ -71,12 +85,6 @@ class RepVGGDW(nn.Module):
         self.conv = fuse_conv_and_norm(conv, self.norm)
         del self.conv1x1, self.norm
         self.folded = True
-
-    def _scale_and_identity(self, x: torch.Tensor) -> torch.Tensor:
-        # Many times faster than a grouped 1x1 convolution and a sum, forward and backward.
-        scale, shift = self.conv1x1.weight.view(-1, 1, 1) + 1, self.conv1x1.bias
-        assert shift is not None
-        return torch.addcmul(shift.view(-1, 1, 1).to(x.dtype), x, scale.to(x.dtype))
 
 
 class ChannelMixer(nn.Module):

@@ -9,6 +9,7 @@ import copy
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize, prune
 
 __all__ = [
     'add_identity_to_depthwise',
@@ -22,12 +23,24 @@ __all__ = [
 
 
 def fold_modules(root: nn.Module) -> None:
-    """Call ``fold()`` on ``root`` and on every module below it that has one, children first."""
+    """Call ``fold()`` on ``root`` and on every module below it that has one, children first.
+
+    Parametrised and pruned weights are replaced by their values first, because folding writes them.
+    """
+    _bake_weights(root)
     for child in root.children():
         fold_modules(child)
     fold = getattr(root, 'fold', None)
     if callable(fold):
         fold()
+
+
+def _bake_weights(module: nn.Module) -> None:
+    for name in list(getattr(module, 'parametrizations', ())):
+        parametrize.remove_parametrizations(module, name)
+    for name, _ in list(module.named_parameters(recurse=False)):
+        if hasattr(module, f'{name.removesuffix("_orig")}_mask'):
+            prune.remove(module, name.removesuffix('_orig'))
 
 
 def batch_norm_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,5 +1,7 @@
 """Resizing learnt position embeddings to another number of tokens."""
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -15,7 +17,7 @@ def resize_position(position: torch.Tensor, height: int, width: int) -> torch.Te
     Returns:
         (1, 1 + height * width, C).
     """
-    side = round((position.shape[1] - 1) ** 0.5)
+    side = math.isqrt(position.shape[1] - 1)
     if (height, width) == (side, side):
         return position
     token, grid = position[:, :1], position[:, 1:]

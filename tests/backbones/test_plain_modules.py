@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import functools
 import re
 
 import pytest
@@ -12,14 +13,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightvit_mm.backbones import ShuffleDeiT, ShuffleT2TViT
 from lightvit_mm.backbones.edgevit import ConvPosEmbed, LocalProp
 from lightvit_mm.backbones.efficientvit import DistanceBias
+from lightvit_mm.backbones.repvit import ScaleAndIdentity
 from lightvit_mm.backbones.shuffle_vit import Upsample2
 
 OWN_LAYERS = {
     ConvPosEmbed: 'adds its input, which its fold() puts into the kernel',
     LocalProp: 'is depthwise with a stride of its kernel size: an outer product',
+    ScaleAndIdentity: 'adds its input, which is cheaper than two passes',
     Upsample2: 'fixes the arguments of a transposed convolution',
     DistanceBias: 'is a table of attention biases',
 }
@@ -48,8 +50,6 @@ ACTIVATION_OPS = {
 STEP = 1e-8
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
-# RepVGGDW reads the parameters of this convolution and does not call it.
-NOT_CALLED = ('token_mixer.conv1x1',)
 
 each_family = pytest.mark.parametrize(('family', 'arch'), SMALLEST)
 either_form = pytest.mark.parametrize('form', ['train', 'deploy'])
@@ -73,11 +73,7 @@ def loss_of(outputs):
 
 
 def layers_of(model, kinds=LAYERS):
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, kinds) and not name.endswith(NOT_CALLED)
-    }
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 class LowRank(nn.Module):
@@ -220,6 +216,25 @@ def test_weight_norm(family, arch, form):
         assert layer.parametrizations.weight.original1.grad is not None, name
 
 
+@pytest.mark.parametrize(
+    'change',
+    [
+        parametrizations.weight_norm,
+        functools.partial(prune.l1_unstructured, name='weight', amount=0.5),
+    ],
+    ids=['weight_norm', 'pruning'],
+)
+@each_family
+def test_folding_changed_weights(family, arch, change):
+    model = build(family, arch, 'train').eval().to(memory_format=torch.contiguous_format)
+    for layer in layers_of(model).values():
+        change(layer)
+    x = images()
+    with torch.no_grad():
+        expected = model(x)
+        assert largest_deviation(model.switch_to_deploy()(x), expected) < 1e-4
+
+
 @each_family
 def test_double_backward(family, arch):
     """The derivatives of a gradient penalty are those of finite differences."""
@@ -287,11 +302,7 @@ def test_gradients_of_each_image(family, arch, form):
             )
 
 
-@pytest.mark.parametrize(
-    ('family', 'arch'),
-    # resize_position rounds a length, which is a tensor during tracing.
-    [p for p in SMALLEST if p.values[0] not in (ShuffleDeiT, ShuffleT2TViT)],
-)
+@each_family
 @either_form
 def test_tracing_keeps_the_gradients(family, arch, form):
     model = build(family, arch, form).eval()
