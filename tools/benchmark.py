@@ -15,6 +15,7 @@ from lightvit_mm.benchmark.forms import RUNTIMES
 from lightvit_mm.benchmark.report import as_table, mean_ratios, operator_table, plot, write_json
 from lightvit_mm.benchmark.run import Settings, benchmark
 from lightvit_mm.benchmark.subjects import find_subjects
+from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.measure.limits import DTYPES
 
 SIZES = [(512, 512), (800, 1344)]
@@ -91,6 +92,7 @@ def main() -> None:
             profile=args.profile,
         )
         if torch.device(args.device).type == 'cpu':
+            keep_freed_memory()  # as train.py, test.py and predict.py do
             print(f'{torch.get_num_threads()} threads')
         console = Console()
         if not console.is_terminal:
