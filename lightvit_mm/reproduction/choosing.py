@@ -31,13 +31,13 @@ on {machine}, {threads} threads. Hollow markers: published accuracy from memory,
 
 ![Published accuracy over measured latency](images/choose.png)
 
-- EfficientViT has about a quarter of the others' latency and five points of AP less. Its finest
+- EfficientViT has a third of the latency of edgevit_xxs and five points of AP less. Its finest
   level has stride 16, and the published detectors add no finer one.
 - EdgeViT has the best published accuracy for its latency; but most of the AP figures are recalled,
   and no weights were published, so it has to be pretrained first.
 - RepViT comes next, has published weights, and folds to plain convolutions, which suit any runtime.
 - MobileViT was published with SSDLite at 320 x 320. The cost of its attention grows with the square
-  of the number of pixels: at 800 x 1344, mobilevit_s takes 2.6 times as long as edgevit_s.
+  of the number of pixels: at 800 x 1344, mobilevit_s takes 1.7 times as long as edgevit_s.
 - The channel-shuffle networks have no published figures with these heads.
 
 Run `python tools/benchmark.py` on your target machine."""
