@@ -24,7 +24,6 @@ from lightvit_mm.checkpoints.layout import WRAPPER_KEYS, unwrap
 from lightvit_mm.checkpoints.unpickling import ALLOWED_GLOBALS, RefusedError, rebuild
 from lightvit_mm.errors import MissingFileError
 
-
 # Of zip archives, and of torch's files from before version 1.6.
 TORCH_STARTS = (b'PK\x03\x04', b'\x80\x02\x8a\nl\xfc\x9cF\xf9')
 
