@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -25,6 +26,7 @@ OFFLINE_HINT = (
 # PyTorch, OpenMMLab and others put the first digits of the SHA-256 into the names of releases.
 NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
 CHUNK = 1 << 20
+TIMEOUT = 60  # seconds without a byte
 
 
 class CheckpointError(UserError):
@@ -58,38 +60,44 @@ def fetch(address: str, name: str = '') -> Path:
 
     Args:
         address: an https address.
-        name: name of the file in the cache; if empty, the last part of the address.
+        name: name of the file; if empty, the last part of the address.
 
     Returns:
-        The file, whose SHA-256 begins with the hash in its name if it has one.
+        The file, whose SHA-256 begins with the hash in its name if it has one. Its name in the
+        cache has a hash of the address too, since other sites use the same names.
 
     Raises:
         CheckpointError: the address is not https or cannot be fetched, or the file is cut short
             or does not match the hash.
     """
     require_https(address)
-    name = name or PurePosixPath(urlsplit(address).path).name
-    file = Path(get_dir()) / 'checkpoints' / name
+    try:
+        path = PurePosixPath(name or urlsplit(address).path)
+        of_address = hashlib.sha256(address.encode()).hexdigest()[:12]
+    except ValueError as error:
+        raise CheckpointError(f'{address} is not an address: {error}') from error
+    name = path.name
+    file = Path(get_dir()) / 'checkpoints' / f'{path.stem[:100]}.{of_address}{path.suffix[:20]}'
     if get_rank() == 0 and not file.is_file():
-        _download(address, file)
+        _download(address, file, name)
     if get_world_size() > 1:
         dist_barrier()
         if not file.is_file():  # this is another machine than that of process 0
-            _download(address, file)
-    _check_hash(file, file.name, address)
+            _download(address, file, name)
+    _check_hash(file, name, address)
     return file
 
 
-def _download(address: str, file: Path) -> None:
+def _download(address: str, file: Path, name: str) -> None:
     try:
         with whole_file(file, shared=True) as part:
             _stream(address, part)
-            _check_hash(part, file.name, address)
+            _check_hash(part, name, address)
     except HTTPError as error:
         raise CheckpointError(
             f'{address} answers {error.code} ({error.reason}); is the name right? {OFFLINE_HINT}'
         ) from error
-    except (URLError, OSError) as error:
+    except (URLError, OSError, HTTPException, ValueError) as error:  # ValueError: bad addresses
         reason = getattr(error, 'reason', error)
         raise CheckpointError(
             f'{address} could not be fetched: {reason}. {OFFLINE_HINT}'
@@ -101,7 +109,7 @@ def _stream(address: str, file: Path) -> None:
 
     opener = build_opener(_HttpsRedirects)
     request = Request(address, headers={'User-Agent': 'lightvit_mm'})
-    with opener.open(request) as response, open(file, 'wb') as out:
+    with opener.open(request, timeout=TIMEOUT) as response, open(file, 'wb') as out:
         size = int(response.headers.get('Content-Length') or 0)
         columns = (TextColumn('{task.description}'), *Progress.get_default_columns()[1:])
         with Progress(*columns, DownloadColumn(), disable=get_rank() > 0) as progress:

@@ -1,34 +1,31 @@
 """Reading checkpoint files without running any code in them.
 
-Every file is read with ``weights_only=True``. The few harmless globals in the files of mmengine's
-Runner and of the papers' authors are allowed by name; all others are refused.
+Every file is read with ``weights_only=True``. The few globals in the files of mmengine's Runner and
+of the papers' authors are replaced by harmless ones (`unpickling`); all others are refused.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as load_safetensors
 
 from lightvit_mm.checkpoints.download import CheckpointError, fetch
 from lightvit_mm.checkpoints.layout import WRAPPER_KEYS, unwrap
+from lightvit_mm.checkpoints.unpickling import ALLOWED_GLOBALS, RefusedError, rebuild
 from lightvit_mm.errors import MissingFileError
 
-HISTORY_STATISTICS = ('current', 'max', 'mean', 'min')
+# Of zip archives, and of torch's files from before version 1.6.
+TORCH_STARTS = (b'PK\x03\x04', b'\x80\x02\x8a\nl\xfc\x9cF\xf9')
 
 
 @dataclass(frozen=True)
@@ -58,42 +55,11 @@ class _Metadata(OrderedDict):
         return _Metadata(copy.deepcopy(dict(self), memo), self.checkpoint)
 
 
-def _history_getattr(owner: object, name: str) -> Callable:
-    """Stand-in for ``builtins.getattr`` in a checkpoint: statistics of HistoryBuffer only."""
-    if owner is HistoryBuffer and name in HISTORY_STATISTICS:
-        return getattr(HistoryBuffer, name)
-    raise pickle.UnpicklingError(f'getattr of {name!r} on {owner!r} is not allowed')
-
-
-def _empty_bytes() -> bytes:
-    """Stand-in for ``bytes``: old pickles write ``b''`` as a call without arguments."""
-    return b''
-
-
-def _allowed_globals() -> list:
-    numpy_core = [
-        (np.zeros(0).__reduce__()[0], 'multiarray._reconstruct'),
-        (np.float64(0).__reduce__()[0], 'multiarray.scalar'),
-    ]
-    return [
-        HistoryBuffer,
-        argparse.Namespace,
-        (_history_getattr, 'builtins.getattr'),
-        (_empty_bytes, 'builtins.bytes'),
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(code)) for code in '?bBhHiIlLqQefdU'},
-        # numpy 2 renamed its private module; files use either name.
-        *((function, f'numpy.core.{name}') for function, name in numpy_core),
-        *((function, f'numpy._core.{name}') for function, name in numpy_core),
-    ]
-
-
 def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
-    """Read a ``.safetensors`` file or one that torch saved; no code in it is run.
+    """Read a file that torch or safetensors saved; no code in it is run.
 
     Args:
-        path: a local file.
+        path: a local file. Its content decides the format, not its name.
         map_location: see torch.load.
 
     Returns:
@@ -108,13 +74,11 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     if not path.is_file():
         what = 'is a directory, not a file' if path.is_dir() else 'does not exist'
         raise MissingFileError(f'checkpoint {path} {what}')
-    if path.suffix == '.safetensors':
-        content = _read_safetensors(path, map_location)
+    if _is_safetensors(path):
+        content: Any = _read_safetensors(path, map_location)
     else:
         _check_sums(path)
-        content = _guarded(
-            path, lambda: torch.load(path, map_location=map_location, weights_only=True)
-        )
+        content = _read_torch(path, map_location)
     return _with_source(content, str(path))
 
 
@@ -122,12 +86,20 @@ def find_damage(path: str | Path) -> str | None:
     """Compare every part of a file with its checksum, which torch writes but does not read.
 
     Returns:
-        The damaged part, or why the file is not the zip archive that torch saves; None if it is
-        whole.
+        What is wrong with a part, or why the file is not the zip archive that torch saves; None if
+        it is whole.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip()
+            parts = archive.infolist()
+            # A few bytes can expand to more than the memory holds; torch compresses nothing.
+            compressed = [part for part in parts if part.compress_type != zipfile.ZIP_STORED]
+            if compressed:
+                return f'{compressed[0].filename} is compressed'
+            if sum(part.file_size for part in parts) > Path(path).stat().st_size:
+                return 'its parts are larger than the file'
+            damaged = archive.testzip()
+            return damaged and f'{damaged} does not match its checksum'
     except Exception as error:  # a damaged header can raise anything in zipfile
         return f'{type(error).__name__}: {error}'
 
@@ -138,37 +110,51 @@ def _check_sums(path: Path) -> None:
     damage = find_damage(path)
     if damage is not None:
         raise CheckpointError(
-            f'{path} is damaged: a part of it does not match its checksum ({damage}). '
-            'Fetch it again, or use an earlier checkpoint'
+            f'{path} is damaged, or not as torch saved it ({damage}). Fetch it again, or use an '
+            'earlier checkpoint'
         )
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins like safetensors: eight bytes of length, then JSON."""
+    with open(path, 'rb') as file:
+        start = file.read(9)
+    named = path.suffix == '.safetensors' and not start.startswith(TORCH_STARTS)
+    return named or start[8:] == b'{'
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, torch.Tensor]:
     device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
-        return load_file(path, device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f'{path} is not a whole safetensors file: {error}') from error
+        # Not load_file, whose tensors stay in the file: if that is cut later, Python is killed.
+        tensors = load_safetensors(path.read_bytes())
+    except Exception as error:  # it has no common class for what a damaged header raises
+        raise CheckpointError(
+            f'{path} is not a whole safetensors file ({type(error).__name__}: {error}). '
+            'Fetch it again'
+        ) from error
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def _guarded(source: str | Path, load: Callable[[], Any]) -> Any:
+def _read_torch(path: Path, map_location: Any) -> Any:
     try:
-        with torch.serialization.safe_globals(_allowed_globals()):
-            return load()
+        with torch.serialization.safe_globals(ALLOWED_GLOBALS):
+            content = torch.load(path, map_location=map_location, weights_only=True)
+        return rebuild(content)
     except Exception as error:
         # A damaged byte can raise anything in torch's unpickler.
-        asked = re.search(r'(?:GLOBAL|getattr of) (\S+)', str(error))
-        if asked:
+        asked = re.search(r'GLOBAL (\S+)', str(error))
+        if asked or isinstance(error, RefusedError):
+            found = f'loading it would call {asked[1]}' if asked else f'it holds {error}'
             raise CheckpointError(
-                f'{source} was refused: loading it would call {asked[1]}, which weights never '
-                'need. None of it was run. If you trust its origin, save its tensors again as '
-                '{"state_dict": ...} or as .safetensors in a separate environment'
+                f'{path} was refused: {found}, which weights never need. None of it was run. If '
+                'you trust its origin, save its tensors again as {"state_dict": ...} or as '
+                '.safetensors in a separate environment'
             ) from error
         reason = str(error).split('WeightsUnpickler error: ')[-1].strip().split('\n')[0]
         raise CheckpointError(
-            f'{source} is not a checkpoint that torch can read '
-            f'({type(error).__name__}: {reason}). An interrupted download, or a web page saved '
-            'under this name? Fetch it again'
+            f'{path} is not a checkpoint that torch can read ({type(error).__name__}: {reason}). '
+            'An interrupted download, or a web page saved under this name? Fetch it again'
         ) from error
 
 

@@ -39,6 +39,7 @@ class StrictLoading(BaseModule):
     level_strides: ClassVar[tuple[int, ...]]
     layouts: tuple[Layout, ...] = ()  # an instance may have its own, made from its arch
 
+    arch_settings: ClassVar[dict[str, dict[str, Any]]]
     arch_name: str
     deployed: bool
     stages: nn.ModuleList
@@ -65,6 +66,11 @@ class StrictLoading(BaseModule):
         loading says so. A file saved from this backbone must have them.
         """
         return ()
+
+    def not_built(self) -> tuple[str, ...]:
+        """Name prefixes of what a file may have and this backbone has not, stages included."""
+        above = range(len(self.stages), len(self.level_strides))
+        return tuple(f'stages.{i}.' for i in above) + self.optional_parts()
 
     def init_weights(self) -> None:
         """Run mmengine's initialisation, and warn if it leaves the weights random."""
@@ -114,10 +120,7 @@ class StrictLoading(BaseModule):
 
     def _read_weights(self, weights: Mapping[str, torch.Tensor], source: str) -> Tensors:
         """``weights`` in our layout and in the form (training or deploy) of this backbone."""
-        above = range(len(self.stages), len(self.level_strides))
-        not_built = tuple(f'stages.{i}.' for i in above) + self.optional_parts()
-        own = self.state_dict()
-        unpublished = self.unpublished_parts()
+        own, not_built, unpublished = self.state_dict(), self.not_built(), self.unpublished_parts()
         match, expected = find_match(weights, own, self.layouts, not_built, unpublished), own
         if not match.complete:
             with torch.device('meta'):
@@ -131,7 +134,12 @@ class StrictLoading(BaseModule):
                 'trained. Build the backbone with deploy=True, or load the weights from before '
                 'the folding'
             )
-        tensors = fit(match, expected, self.describe(), source)
+        try:
+            tensors = fit(match, expected, self.describe(), source)
+        except WeightsError as error:
+            fitting = self._fitting_variants(weights)
+            hint = f' It fits arch={" or ".join(map(repr, fitting))}' if fitting else ''
+            raise WeightsError(f'{error}{hint}') from None
         num_loaded = len(tensors) - len(match.kept)
         print_log(
             f'{self.describe()}: {num_loaded}/{len(expected)} tensors from the '
@@ -143,6 +151,28 @@ class StrictLoading(BaseModule):
         kept = {name: value for name, value in own.items() if name.startswith(match.absent)}
         return {**self._fold_weights(tensors), **kept}
 
+    def _fitting_variants(self, weights: Mapping[str, torch.Tensor]) -> list[str]:
+        """The other variants of this family that the weights fit in either form."""
+        others = [arch for arch in self.arch_settings if arch != self.arch_name]
+        # Those of a custom arch are seldom the published ones.
+        return [
+            arch
+            for arch in (others if self.arch_name in self.arch_settings else ())
+            if any(self._fits_variant(weights, arch, deploy) for deploy in (False, True))
+        ]
+
+    def _fits_variant(self, weights: Mapping[str, torch.Tensor], arch: str, deploy: bool) -> bool:
+        with torch.device('meta'):
+            twin = self._twin(deploy, arch)
+        expected = twin.state_dict()
+        match = find_match(
+            weights, expected, twin.layouts, twin.not_built(), twin.unpublished_parts()
+        )
+        return match.complete and all(
+            getattr(match.tensors.get(name, value), 'shape', None) == value.shape
+            for name, value in expected.items()
+        )
+
     def _fold_weights(self, tensors: Tensors) -> Tensors:
         twin = self._twin(deploy=False)
         for name, value in twin.state_dict().items():
@@ -150,7 +180,9 @@ class StrictLoading(BaseModule):
                 value.copy_(tensors[name])
         return twin.switch_to_deploy().state_dict()
 
-    def _twin(self, deploy: bool) -> Any:
+    def _twin(self, deploy: bool, arch: str = '') -> Any:
         """Another backbone with the same arguments, in the training or the deploy form."""
         args, kwargs = self._init_arguments
+        if arch:
+            args, kwargs = (arch, *args[1:]), {k: v for k, v in kwargs.items() if k != 'arch'}
         return type(self)(*args, **{**kwargs, 'deploy': deploy, 'init_cfg': None})

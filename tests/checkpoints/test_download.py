@@ -3,6 +3,9 @@
 import hashlib
 import io
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from safetensors.torch import save
 
 from lightvit_mm.checkpoints import CheckpointError
+from lightvit_mm.checkpoints.download import fetch
 
 SITE = 'https://site.example/weights'
 
@@ -39,13 +43,76 @@ def cached(tmp_path) -> list[str]:
     return [file.name for file in folder.iterdir()] if folder.exists() else []
 
 
+def name_of(address: str) -> str:
+    name, _, suffix = urlsplit(address).path.split('/')[-1].rpartition('.')
+    return f'{name}.{hashlib.sha256(address.encode()).hexdigest()[:12]}.{suffix}'
+
+
 def test_fetched_once_and_read(network, tmp_path):
     network.answers[f'{SITE}/a.pth?download=true'] = WEIGHTS
     for _ in range(2):
         content = CheckpointLoader.load_checkpoint(f'{SITE}/a.pth?download=true')
         assert content['weight'].sum() == 2
     assert len(network.asked) == 1
-    assert cached(tmp_path) == ['a.pth']
+    assert cached(tmp_path) == [name_of(f'{SITE}/a.pth?download=true')]
+
+
+@pytest.mark.parametrize('name', ['epoch_12.pth', 'a-12345678', ''])
+def test_sites_with_the_same_names(network, tmp_path, name):
+    addresses = [
+        f'{site}/{name}{query}'
+        for site in ('https://a.org/x', 'https://b.org/x', 'https://b.org/y')
+        for query in ('', '?v=2')
+    ]
+    for _ in range(2):
+        for number, address in enumerate(addresses):
+            network.answers[address] = as_file({'weight': torch.full((1,), float(number))})
+            assert CheckpointLoader.load_checkpoint(address)['weight'] == number
+    assert network.asked == addresses
+    assert len(cached(tmp_path)) == len(addresses)
+
+
+@pytest.mark.parametrize(
+    'address',
+    [
+        'https://', 'https:///a.pth', 'https://[bad/a.pth', 'https://a b/c.pth', 'https://..a/b.pth',
+        'https://127.0.0.1:x/a.pth', 'https://127.0.0.1:1/\n.pth', 'https://127.0.0.1:1/\ud800.pth',
+        f'https://127.0.0.1:1/{"a" * 400}.{"b" * 400}',
+    ],
+)  # fmt: skip
+def test_addresses_that_are_none(address, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    with pytest.raises(CheckpointError, match=r'^https://'):
+        fetch(address)
+    assert not cached(tmp_path)
+
+
+def test_a_real_server_without_protection(tmp_path, monkeypatch):
+    asked = []
+
+    class Redirects(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header('Location', '/b.pth')
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    with HTTPServer(('127.0.0.1', 0), Redirects) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        place = f'127.0.0.1:{server.server_port}/a.pth'
+        with pytest.raises(CheckpointError, match='unprotected'):
+            CheckpointLoader.load_checkpoint(f'http://{place}')
+        with pytest.raises(CheckpointError, match=r'could not be fetched: \[SSL'):
+            CheckpointLoader.load_checkpoint(f'https://{place}')
+        server.shutdown()
+        thread.join()
+    assert not asked
+    assert not cached(tmp_path)
 
 
 def test_safetensors(network):
@@ -62,9 +129,10 @@ def test_the_hash_in_the_name(network, tmp_path, digits):
     network.answers[wrong] = WEIGHTS
     with pytest.raises(CheckpointError, match='does not match the hash in its name'):
         CheckpointLoader.load_checkpoint(wrong)
-    assert cached(tmp_path) == [f'v-1.0-{right}.pth']
+    (name,) = cached(tmp_path)
+    assert name == name_of(f'{SITE}/v-1.0-{right}.pth')
     # A file in the cache is checked as well.
-    (tmp_path / f'torch/hub/checkpoints/v-1.0-{right}.pth').write_bytes(WEIGHTS + b'x')
+    (tmp_path / 'torch/hub/checkpoints' / name).write_bytes(WEIGHTS + b'x')
     with pytest.raises(CheckpointError, match='does not match the hash in its name'):
         CheckpointLoader.load_checkpoint(f'{SITE}/v-1.0-{right}.pth')
 
@@ -130,7 +198,7 @@ def test_two_downloads_at_once_do_not_mix(network, tmp_path):
     network.open = slow
     assert CheckpointLoader.load_checkpoint(address)['weight'].sum() == 2
     assert network.asked == [address, address]
-    assert cached(tmp_path) == ['a.pth']
+    assert cached(tmp_path) == [name_of(address)]
 
 
 NAMED = {
@@ -152,7 +220,7 @@ def test_names_that_mmengine_knows(network, monkeypatch, tmp_path, name):
     assert list(content['state_dict']) == [f'{prefix}weight']
     with pytest.raises(CheckpointError, match=r'knows no such name.*net'):
         CheckpointLoader.load_checkpoint(f'{name}t')
-    (tmp_path / 'torch/hub/checkpoints/net.pth').unlink()
+    (tmp_path / 'torch/hub/checkpoints' / name_of(f'{SITE}/net.pth')).unlink()
     network.answers[f'{SITE}/net.pth'] = as_file({'state_dict': {}, 'meta': RunsOnLoad()})
     with pytest.raises(CheckpointError, match=r'refused.*mkdir'):
         CheckpointLoader.load_checkpoint(name)

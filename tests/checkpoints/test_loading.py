@@ -9,7 +9,7 @@ from helpers.variants import largest_deviation
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint, load_state_dict
 
-from lightvit_mm.backbones import EdgeViT
+from lightvit_mm.backbones import EdgeViT, MobileViT, RepViT
 from lightvit_mm.checkpoints import WeightsError
 
 
@@ -160,3 +160,31 @@ def test_half_precision_weights(official, reference):
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert largest_deviation(model(x), reference(x)) < 0.02
+
+
+NEIGHBOURS = {
+    'larger': (RepViT, 'm1_0', 'm1_1', False, r"of another shape or kind.*It fits arch='m1_0'$"),
+    'smaller': (RepViT, 'm1_1', 'm1_0', False, r"It fits arch='m1_1'$"),
+    'folded': (RepViT, 'm1_0', 'm1_1', True, r"It fits arch='m1_0'$"),
+    'deeper': (RepViT, 'm2_3', 'm1_5', False, r"unexpected.*It fits arch='m2_3'$"),
+    'mobilevit': (MobileViT, 'xs', 's', False, r"It fits arch='xs'$"),
+    'no variant': (MobileViT, {'dims': 8}, 's', False, r'is it whole\?$'),
+}
+
+
+@pytest.mark.parametrize(
+    ('family', 'there', 'here', 'deploy', 'said'), NEIGHBOURS.values(), ids=NEIGHBOURS
+)
+def test_another_variant_of_the_family(family, there, here, deploy, said):
+    if isinstance(there, dict):
+        weights = {f'blocks.{name}': torch.ones(size) for name, size in there.items()}
+    else:
+        with torch.device('meta'):
+            weights = family(arch=there, deploy=deploy).state_dict()
+        weights = {
+            f'backbone.{name}': torch.zeros_like(w, device='cpu') for name, w in weights.items()
+        }
+    with torch.device('meta'):
+        model = family(arch=here)
+    with pytest.raises(WeightsError, match=said):
+        model.load_state_dict(weights)

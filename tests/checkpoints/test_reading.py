@@ -1,8 +1,12 @@
 """Files are read whole and safely, or refused with a reason."""
 
 import argparse
+import copy
+import json
 import os
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +14,10 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from lightvit_mm.backbones import RepViT
-from lightvit_mm.checkpoints import CheckpointError, read_checkpoint
+from lightvit_mm.checkpoints import CheckpointError, read_checkpoint, reading
 from lightvit_mm.checkpoints.reading import find_damage
 
 
@@ -90,8 +94,17 @@ def test_allowances_end_with_the_call(tmp_path):
 
 @pytest.mark.parametrize(
     'content',
-    [b'', b'<!DOCTYPE html><html></html>', b'PK\x03\x04' + bytes(100), b'\x80\x02}q'],
-    ids=['empty', 'web page', 'cut zip', 'cut pickle'],
+    [
+        b'',
+        b'<!DOCTYPE html><html></html>',
+        b'PK\x03\x04' + bytes(100),
+        b'\x80\x02}q',
+        b'plain text\n',
+        b'\x08\n\x12\x07pytorch\x1a',
+        b'{"not": "weights"}',
+        bytes(1000),
+    ],
+    ids=['empty', 'web page', 'cut zip', 'cut pickle', 'text', 'ONNX', 'JSON', 'zeros'],
 )
 def test_damaged_files(tmp_path, content):
     file = tmp_path / 'weights.pth'
@@ -107,8 +120,8 @@ def test_damage_is_found_in_either_kind_of_check(tmp_path):
     content = file.read_bytes()
     middle = len(content) // 2
     file.write_bytes(content[:middle] + b'\x01' + content[middle + 1 :])
-    assert find_damage(file).endswith('data/0')
-    with pytest.raises(CheckpointError, match=r'is damaged.*checksum \(.*data/0\)'):
+    assert find_damage(file).endswith('data/0 does not match its checksum')
+    with pytest.raises(CheckpointError, match=r'is damaged.*data/0 does not match its checksum'):
         read_checkpoint(file)
     file.write_bytes(content[:middle])
     assert 'BadZipFile' in find_damage(file)
@@ -134,6 +147,117 @@ def test_safetensors(tmp_path):
     (tmp_path / 'cut.safetensors').write_bytes(b'\x10\x00\x00\x00\x00\x00\x00\x00{"a"')
     with pytest.raises(CheckpointError, match='safetensors'):
         read_checkpoint(tmp_path / 'cut.safetensors')
+
+
+def header(length: int | None = None, after: bytes = bytes(16), **entries) -> bytes:
+    """A safetensors file with any header."""
+    text = json.dumps(entries).encode()
+    return struct.pack('<Q', len(text) if length is None else length) + text + after
+
+
+def entry(start=0, end=16, dtype='F32', shape=(4,)) -> dict:
+    return {'dtype': dtype, 'shape': list(shape), 'data_offsets': [start, end]}
+
+
+DAMAGED = {
+    'absurd length': header(2**63 - 1, w=entry()),
+    'length beyond the file': header(10**6, w=entry()),
+    'length too short': header(5, w=entry()),
+    'no header': bytes(8),
+    'not JSON': struct.pack('<Q', 4) + b'{"a"',
+    'nested JSON': struct.pack('<Q', 200_000) + b'{"a":' * 40_000,
+    'unknown dtype': header(w=entry(dtype='F128')),
+    'dtype of other software': header(w=entry(dtype='F8_E8M0', end=4), after=bytes(4)),
+    'overlap': header(w=entry(), v=entry()),
+    'hole': header(w=entry(), v=entry(32, 48), after=bytes(48)),
+    'bytes behind': header(w=entry(), after=bytes(20)),
+    'too few bytes': header(w=entry(), after=bytes(12)),
+    'shape too large': header(w=entry(shape=(5,))),
+    'shape that overflows': header(w=entry(shape=(2**32, 2**32))),
+    'negative shape': header(w=entry(shape=(-4,))),
+    'offsets reversed': header(w=entry(16, 0)),
+    'same name twice': header(w=entry(), v=entry(16, 32), after=bytes(32)).replace(b'"v"', b'"w"'),
+}
+
+
+@pytest.mark.parametrize('suffix', ['safetensors', 'pth'])
+@pytest.mark.parametrize('content', DAMAGED.values(), ids=DAMAGED)
+def test_damaged_safetensors(tmp_path, content, suffix):
+    file = tmp_path / f'weights.{suffix}'
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf'weights\.{suffix} is not .*Fetch it again'):
+        read_checkpoint(file)
+
+
+def test_the_content_decides_the_format(tmp_path):
+    weights = {'weight': torch.arange(4.0)}
+    for length in range(100, 120):  # of the header, whose first byte may be that of a pickle
+        (tmp_path / 'weights.pth').write_bytes(save(weights, {'note': 'x' * length}))
+        assert torch.equal(read_checkpoint(tmp_path / 'weights.pth')['weight'], weights['weight'])
+    for new in (True, False):
+        file = tmp_path / 'weights.safetensors'
+        torch.save(weights, file, _use_new_zipfile_serialization=new)
+        assert torch.equal(read_checkpoint(file)['weight'], weights['weight'])
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_that_expand_are_refused_unread(tmp_path, method, monkeypatch):
+    torch.save({'weight': torch.zeros(100, 100)}, tmp_path / 'whole.pth')
+    with (
+        zipfile.ZipFile(tmp_path / 'whole.pth') as whole,
+        zipfile.ZipFile(tmp_path / 'bomb.pth', 'w') as bomb,
+    ):
+        for name in whole.namelist():
+            bomb.writestr(name, whole.read(name), method if name.endswith('data/0') else None)
+    monkeypatch.setattr(zipfile.ZipFile, 'open', lambda *_: pytest.fail('was read'))
+    with pytest.raises(CheckpointError, match=r'bomb\.pth is damaged.*data/0 is compressed'):
+        read_checkpoint(tmp_path / 'bomb.pth')
+
+
+def test_parts_that_overlap(tmp_path):
+    file = tmp_path / 'bomb.pth'
+    with zipfile.ZipFile(file, 'w') as bomb:
+        bomb.writestr('archive/data/0', bytes(1000))
+        for number in range(1, 100):  # further names of the same bytes
+            again = copy.copy(bomb.infolist()[0])
+            again.filename = f'archive/data/{number}'
+            bomb.filelist.append(again)
+    with pytest.raises(CheckpointError, match='larger than the file'):
+        read_checkpoint(file)
+
+
+@pytest.mark.parametrize('kind', ['pth', 'legacy.pth', 'safetensors'])
+@pytest.mark.parametrize('change', ['cut', 'emptied', 'removed'])
+def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch, kind, change):
+    file = tmp_path / f'weights.{kind}'
+    weights = {'weight': torch.zeros(1000)}
+    if kind == 'safetensors':
+        save_file(weights, file)
+    else:
+        torch.save(weights, file, _use_new_zipfile_serialization=kind == 'pth')
+    look = reading._is_safetensors, reading._check_sums
+
+    def then_change(found):
+        if change == 'removed':
+            file.unlink()
+        else:
+            os.truncate(file, 2000 if change == 'cut' else 0)
+        return found
+
+    if kind == 'safetensors':
+        monkeypatch.setattr(reading, '_is_safetensors', lambda path: then_change(look[0](path)))
+    else:
+        monkeypatch.setattr(reading, '_check_sums', lambda path: then_change(look[1](path)))
+    with pytest.raises(CheckpointError, match='Fetch it again'):
+        read_checkpoint(file)
+
+
+def test_values_are_not_left_in_the_file(tmp_path):
+    file = tmp_path / 'weights.safetensors'
+    save_file({'weight': torch.ones(100_000)}, file)
+    read = read_checkpoint(file)
+    os.truncate(file, 0)  # with values in the file, the next line would kill Python
+    assert read['weight'].sum() == 100_000
 
 
 @pytest.mark.parametrize('key', ['state_dict', 'model', 'model_ema'])
