@@ -69,6 +69,8 @@ def fetch(address: str, name: str = '') -> Path:
     """
     require_https(address)
     name = name or PurePosixPath(urlsplit(address).path).name
+    if name in ('', '.', '..'):
+        raise CheckpointError(f'{address} names no file; give the address of a checkpoint')
     file = Path(get_dir()) / 'checkpoints' / name
     if get_rank() == 0 and not file.is_file():
         _download(address, file)
