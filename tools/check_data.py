@@ -6,6 +6,7 @@ import sys
 from _stack import user_errors
 
 from lightvit_mm.data.checking import check_everything, summary, write_reports
+from lightvit_mm.data.coco_file import add_iscrowd
 from lightvit_mm.data.findings import ERROR, count
 from lightvit_mm.engine.arguments import add_config_arguments, add_own_data_arguments, with_own_data
 from lightvit_mm.engine.configs import load_config
@@ -19,9 +20,18 @@ def main() -> int:
     )
     add_config_arguments(parser)
     parser.add_argument('--out', metavar='FILE.json', help='write every finding to this file')
+    parser.add_argument(
+        '--add-iscrowd',
+        nargs=2,
+        metavar=('ANN', 'OUT'),
+        help='first write a copy of a COCO file with "iscrowd": 0 where it is missing',
+    )
     add_own_data_arguments(parser)
     args = parser.parse_args()
     with user_errors():
+        if args.add_iscrowd:
+            added = add_iscrowd(*args.add_iscrowd)
+            print(f'{args.add_iscrowd[1]}: iscrowd added to {added} annotations')
         config = load_config(args.config, args.cfg_options, args.data_root)
         reports = check_everything(with_own_data(config, args))
         if args.out:

@@ -4,8 +4,7 @@ import argparse
 
 from _stack import user_errors
 
-from mmengine.config import DictAction
-
+from lightvit_mm.engine.arguments import add_cfg_options
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.export.onnx import export_onnx
 
@@ -43,9 +42,7 @@ def main() -> None:
         metavar='IMAGES',
         help='also write OUT.int8.onnx, calibrated on the images in this folder',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override entries'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     if min(args.size) < 1:
         parser.error('--size: height and width must be positive')

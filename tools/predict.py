@@ -5,8 +5,7 @@ import sys
 
 from _stack import user_errors
 
-from mmengine.config import DictAction
-
+from lightvit_mm.engine.arguments import add_cfg_options
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.predicting import predict
 
@@ -26,9 +25,7 @@ def main() -> int:
         '--score-thr', type=float, default=0.3, help='draw boxes above this score (0.3)'
     )
     parser.add_argument('--device', help='cpu, cuda:0, ... (default: a GPU if available)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override entries'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     with user_errors():
         config = load_config(args.config, args.cfg_options)

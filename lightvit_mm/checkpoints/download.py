@@ -77,6 +77,8 @@ def fetch(address: str, name: str = '') -> Path:
     except ValueError as error:
         raise CheckpointError(f'{address} is not an address: {error}') from error
     name = path.name
+    if name in ('', '.', '..'):
+        raise CheckpointError(f'{address} names no file; give the address of a checkpoint')
     file = Path(get_dir()) / 'checkpoints' / f'{path.stem[:100]}.{of_address}{path.suffix[:20]}'
     if get_rank() == 0 and not file.is_file():
         _download(address, file, name)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lightvit_mm.data.coco_file import (
 from lightvit_mm.data.config import check_data, datasets_of, evaluators_of
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, lines
 from lightvit_mm.data.images import (
+    SUFFIXES,
     Load,
     judge_resized,
     judge_size,
@@ -195,15 +197,21 @@ def _look_at_coco(
         if file and os.path.abspath(file) != os.path.abspath(use.file):
             kind = 'evaluation against another annotation file'
             _add(report, WARNING, kind, f'{part}_evaluator.ann_file is {file}')
-    try:
-        content = check_coco(read_coco(use.file, annotated=part != 'test'), use)
-    except DataError as error:
-        _add(report, ERROR, 'annotation file that cannot be read', str(error))
-        return []
+            other = replace(use, file=file, training=False)
+            report.findings += _read_and_check(other, annotated=True).findings
+    content = _read_and_check(use, annotated=part != 'test')
     report.counts = {'images': content.num_images, 'annotations': content.num_annotations}
     report.findings += content.findings
     load, resize = _loader(data_config), _transform(data_config, 'Resize')
     return [partial(_look_at_coco_image, use, content, key, load, resize) for key in content.images]
+
+
+def _read_and_check(use: CocoUse, annotated: bool) -> CocoContent:
+    try:
+        return check_coco(read_coco(use.file, annotated), use)
+    except DataError as error:
+        kind = 'annotation file that cannot be read'
+        return CocoContent(findings=[Finding(ERROR, kind, use.file, '', str(error))])
 
 
 def _look_at_coco_image(
@@ -230,10 +238,16 @@ def _look_at_label_maps(
     report: Report, dataset: Any, data_config: Mapping[str, Any], num_classes: int
 ) -> list:
     report.source = str(dataset.data_prefix['img_path'])
-    samples = dataset.load_data_list()
+    try:
+        samples = dataset.load_data_list()
+    except (OSError, ValueError) as error:
+        _add(report, ERROR, 'list of images that cannot be read', f'{dataset.ann_file}: {error}')
+        return []
     report.counts = {'images': len(samples)}
     if not samples:
         _add(report, ERROR, 'no image is left', f'no file ending in {dataset.img_suffix}')
+    if not os.path.isfile(dataset.ann_file):
+        _report_left_out(report, samples, dataset.img_suffix)
     names: dict[str, frozenset[str]] = {}
     for sample in samples:
         for key, kind in (('img_path', 'image file'), ('seg_map_path', 'label map')):
@@ -250,6 +264,18 @@ def _look_at_label_maps(
         for sample in samples
         if os.path.exists(sample['img_path'])
     ]
+
+
+def _report_left_out(report: Report, samples: list[dict], suffix: str) -> None:
+    """Report images of other suffixes in a folder that is searched for one suffix."""
+    images = tuple(suffix for group in SUFFIXES.values() for suffix in group)
+    known = {Path(s[key]) for s in samples for key in ('img_path', 'seg_map_path') if key in s}
+    for file in sorted(Path(report.source).rglob('*')):
+        if file.suffix.lower() in images and file not in known:
+            kind = 'image of another suffix, left out'
+            report.findings.append(
+                Finding(WARNING, kind, str(file), '', f'img_suffix is {suffix!r}')
+            )
 
 
 def _look_at_pair(

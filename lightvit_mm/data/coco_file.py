@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Judgement
+from lightvit_mm.errors import MissingFileError, UserError
+from lightvit_mm.files import write_whole
 
 ANNOTATION_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area')
 IMAGE_FIELDS = ('id', 'file_name', 'height', 'width')
 OVERSHOOT = 1.0  # pixels; boxes in COCO itself extend beyond their images by up to this much
+LONGEST = 1 << 20  # pixels; OpenCV reads no image with a longer side
+SURROGATE = re.compile('[\ud800-\udfff]')
+LARGEST = 1e10  # pixels; COCO's evaluation ignores objects of a larger area
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,15 @@ def read_coco(file: str, annotated: bool = True) -> dict[str, list]:
         DataError: the file is not JSON, or lacks one of the lists.
     """
     try:
-        content = json.loads(Path(file).read_bytes())
+        # pycocotools too needs UTF-8 without a byte-order mark.
+        content = json.loads(Path(file).read_text('utf-8'))
+    except OSError as error:
+        raise DataError(f'{file} cannot be read: {error.strerror}') from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f'{file} is not valid JSON: {error}') from error
+        raise DataError(
+            f'{file} is not valid JSON: {error}; expected uncompressed text in UTF-8 without a '
+            'byte-order mark'
+        ) from error
     if isinstance(content, dict) and not annotated:
         content.setdefault('annotations', [])
     lists = ('images', 'annotations', 'categories')
@@ -90,6 +102,27 @@ def read_coco(file: str, annotated: bool = True) -> dict[str, list]:
             f'{" or ".join(lacking)}'
         )
     return content
+
+
+def add_iscrowd(ann_file: str, out: str) -> int:
+    """Write a copy of an annotation file with ``"iscrowd": 0`` where that is missing.
+
+    Returns:
+        The number of annotations that it was added to.
+
+    Raises:
+        UserError: the file is missing or not a COCO file, or the output exists.
+    """
+    if not Path(ann_file).is_file():
+        raise MissingFileError(f'{ann_file}: there is no such file')
+    if os.path.exists(out):
+        raise UserError(f'{out} exists; give another name, or move it away first')
+    content = read_coco(ann_file)
+    lacking = [a for a in content['annotations'] if 'iscrowd' not in a]
+    for annotation in lacking:
+        annotation['iscrowd'] = 0
+    write_whole(out, json.dumps(content))
+    return len(lacking)
 
 
 def check_coco(content: Mapping[str, list], use: CocoUse) -> CocoContent:
@@ -132,32 +165,57 @@ def check_coco(content: Mapping[str, list], use: CocoUse) -> CocoContent:
                 f'{image["width"]} x {image["height"]}',
                 item,
             )
+    if not use.training:
+        for name, keys in (('images', result.images), ('categories', category_ids)):
+            if len({isinstance(key, str) for key in keys}) > 1:
+                found(ERROR, f'ids of {name} that mix text and numbers', _some([*map(repr, keys)]))
+    _check_iscrowd(content['annotations'], use, found)
     ids: set[Any] = set()
     for annotation in content['annotations']:
         item = f'annotation {annotation.get("id", "without an id")}'
         for judgement in _judge_annotation(annotation, ids, result.images, category_ids, use):
             found(*judgement, item)
-        if _is_id(annotation.get('id')):
+        if is_id(annotation.get('id')):
             ids.add(annotation['id'])
-        if _is_id(annotation.get('image_id')) and _is_id(annotation.get('category_id')):
+        if is_id(annotation.get('image_id')) and is_id(annotation.get('category_id')):
             result.annotations.setdefault(annotation['image_id'], []).append(annotation)
     _check_what_is_left(result, category_ids, use, found)
     return result
 
 
+def _check_iscrowd(annotations: list, use: CocoUse, found: Callable[..., None]) -> None:
+    lacking = [a.get('id', 'without an id') for a in annotations if 'iscrowd' not in a]
+    if not lacking:
+        return
+    detail = f'{len(lacking)} of {len(annotations)}'
+    if use.training:
+        found(NOTE, 'annotations without iscrowd, read as 0', detail, f'annotation {lacking[0]}')
+        return
+    copy = Path(use.file).with_suffix('.iscrowd.json')
+    found(
+        ERROR,
+        'annotations without iscrowd, which the evaluation needs',
+        f'{detail}. python tools/check_data.py CONFIG --add-iscrowd {use.file} {copy} writes a '
+        'copy with 0 for them; validate on it (--val-data ANN IMAGES)',
+        f'annotation {lacking[0]}',
+    )
+
+
 def _check_categories(categories: list, use: CocoUse, found: Callable[..., None]) -> dict[Any, str]:
     """Return the names of all categories by id; report labels that would change their meaning."""
     by_id: dict[Any, str] = {}
+    names: set[str] = set()
     for category in categories:
         item = f'category {category.get("id", "without an id")}'
-        if not _is_id(category.get('id')) or not isinstance(category.get('name'), str):
+        if not is_id(category.get('id')) or not _is_text(category.get('name')):
             found(ERROR, 'category without an id or a name', str(category)[:80], item)
         elif category['id'] in by_id:
             found(ERROR, 'category id used twice', category['name'], item)
-        elif category['name'] in by_id.values():
+        elif category['name'] in names:
             found(ERROR, 'category name used twice', category['name'], item)
         else:
             by_id[category['id']] = category['name']
+            names.add(category['name'])
     # mmdet numbers the categories that it uses in the order of the file.
     taken = [name for name in by_id.values() if name in use.classes]
     if not taken:
@@ -189,13 +247,13 @@ def _judge_image(image: dict, known: Mapping[Any, dict]) -> Judgement | None:
     lacking = [key for key in IMAGE_FIELDS if key not in image]
     if lacking:
         return ERROR, 'image lacks a field', ', '.join(lacking)
-    if not _is_id(image['id']) or not isinstance(image['file_name'], str):
+    if not is_id(image['id']) or not _is_text(image['file_name']):
         return ERROR, 'image id or file name of the wrong type', str(image)[:80]
     if image['id'] in known:
         return ERROR, 'image id used twice', image['file_name']
     size = image['width'], image['height']
-    if not all(_is_number(side) and side >= 1 for side in size):
-        return ERROR, 'impossible image size', f'{size[0]} x {size[1]}'
+    if not all(_is_number(side) and 1 <= side <= LONGEST for side in size):
+        return ERROR, 'impossible image size', f'{size[0]} x {size[1]}'[:80]
     return None
 
 
@@ -211,9 +269,11 @@ def _judge_annotation(
         yield ERROR, 'annotation lacks a field', ', '.join(lacking)
         return
     for key in ('id', 'image_id', 'category_id'):
-        if not _is_id(annotation[key]):
+        if not is_id(annotation[key]):
             yield ERROR, 'annotation id of the wrong type', f'{key} {annotation[key]!r}'
             return
+    if isinstance(annotation['id'], str) and not (use.training or annotation['id'].isdecimal()):
+        yield ERROR, 'annotation id that is no number, which the evaluation needs', ''
     if annotation['id'] in ids:
         yield ERROR, 'annotation id used twice', f'image {annotation["image_id"]}'
     if annotation['id'] == 0:
@@ -224,12 +284,18 @@ def _judge_annotation(
     if annotation.get('ignore'):
         yield NOTE, 'annotation marked "ignore", left out', f'image {annotation["image_id"]}'
         return
+    if annotation.get('iscrowd', 0) not in (0, 1):
+        yield ERROR, 'iscrowd that is neither 0 nor 1', f'{annotation["iscrowd"]!r}'[:80]
+        return
     box, area = annotation['bbox'], annotation['area']
     if not isinstance(box, list) or len(box) != 4:
         yield ERROR, 'box that is not four numbers', f'{box!r}'[:80]
         return
     if not all(_is_number(number) for number in (*box, area)):
-        yield ERROR, 'box or area that is not a number', f'box {box}, area {area}'
+        yield ERROR, 'box or area that is not a number', f'box {box}, area {area}'[:80]
+        return
+    if max(map(abs, box)) > LONGEST or area > LARGEST:
+        yield ERROR, 'box or area larger than any image', f'box {box}, area {area}'[:80]
         return
     if annotation['category_id'] not in categories:
         yield WARNING, 'annotation of an unknown category, left out', f'{annotation["category_id"]}'
@@ -263,6 +329,8 @@ def _judge_mask(mask: Any, width: float, height: float) -> Iterator[Judgement]:
             yield ERROR, 'mask is not a list of polygons', f'{mask!r}'[:80]
         elif not all(_is_number(number) for polygon in mask for number in polygon):
             yield ERROR, 'polygon with a value that is not a number', f'{mask!r}'[:80]
+        elif any(abs(number) > LONGEST for polygon in mask for number in polygon):
+            yield ERROR, 'polygon larger than any image', f'{mask!r}'[:80]
         else:
             bad = sum(len(polygon) < 6 or len(polygon) % 2 == 1 for polygon in mask)
             if bad == len(mask):
@@ -350,16 +418,23 @@ def _names_in(folder: str) -> frozenset[str]:
     # Listing a folder is much cheaper than checking each file, above all on a network drive.
     try:
         return frozenset(os.listdir(folder))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a null character
         return frozenset()
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) or (_is_number(value) and not isinstance(value, bool))
+def is_id(value: Any) -> bool:
+    """Whether images, annotations or categories can have it as their id."""
+    # numpy, with which pycocotools sorts them, holds no larger whole numbers.
+    return _is_text(value) or (_is_number(value) and -(2**63) <= value < 2**63)
+
+
+def _is_text(value: Any) -> bool:
+    # JSON can have halves of surrogate pairs, which neither files nor terminals can.
+    return isinstance(value, str) and (value.isascii() or not SURROGATE.search(value))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < math.inf
 
 
 def _some(names: Any, most: int = 6) -> str:

@@ -167,7 +167,7 @@ def look_at_label_map(
         return
     try:
         with Image.open(path) as image:
-            mode = image.mode
+            mode, form = image.mode, image.format
             image.load()
         loaded = load({**sample, 'seg_fields': []}) or {}
         labels = loaded['gt_seg_map']
@@ -179,6 +179,15 @@ def look_at_label_map(
         detail = f'{mode}; expected 8 bits per pixel, the number of a class'
         yield ERROR, 'label map of colours or of more than 8 bits', detail
         return
+    if labels.ndim < 2:
+        yield ERROR, 'label map of a single row or column, which mmseg cannot read', ''
+        return
+    if labels.ndim > 2:
+        detail = "read as colours; give LoadAnnotations imdecode_backend='pillow'"
+        yield ERROR, 'label map whose palette is not read as numbers', detail
+        return
+    if form in ('JPEG', 'MPO'):
+        yield WARNING, 'label map in JPEG, whose compression changes labels', 'save it as PNG'
     height, width = labels.shape
     if image_size not in (None, (width, height)):
         detail = f'{width} x {height}, image {image_size[0]} x {image_size[1]}'

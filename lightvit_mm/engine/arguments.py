@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from typing import Any
 
 from mmengine.config import Config, DictAction
 
@@ -10,17 +11,46 @@ from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.launching import LAUNCHERS
 
 
+class KeyValues(DictAction):
+    """mmengine's reader of ``KEY=VALUE``, with usage errors for what it cannot read."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Add the pairs to the namespace."""
+        for pair in values:
+            key, equals, _ = pair.partition('=')
+            if not equals or not all(key.split('.')):
+                parser.error(
+                    f'{option_string} {pair}: expected KEY=VALUE with a dotted key, e.g. '
+                    'train_dataloader.batch_size=4'
+                )
+            try:
+                super().__call__(parser, namespace, [pair], option_string)
+            except (AssertionError, RecursionError, ValueError) as error:
+                parser.error(f'{option_string} {pair[:80]}: {str(error)[:80]}')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add the option that overrides entries of the config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValues,
+        metavar='KEY=VALUE',
+        help='override config entries, e.g. train_dataloader.batch_size=4',
+    )
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the config file and the options that override it."""
     parser.add_argument('config', help='config file, e.g. configs/retinanet_edgevit_s_coco.py')
     parser.add_argument('--data-root', help="folder of the config's data set, if not the usual one")
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config entries, e.g. train_dataloader.batch_size=4',
-    )
+    add_cfg_options(parser)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

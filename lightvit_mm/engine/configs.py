@@ -6,7 +6,9 @@ import difflib
 import importlib.metadata
 import logging
 import os
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,14 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import print_log
 
 from lightvit_mm.data.config import retarget_data
+from lightvit_mm.errors import ConfigError, UserError, stack_errors
 
 __all__ = ['load_config']
+
+DICTS = (
+    'model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg',
+    'test_cfg', 'optim_wrapper', 'default_hooks', 'env_cfg', 'visualizer',
+)  # fmt: skip
 
 
 def load_config(
@@ -38,8 +46,9 @@ def load_config(
 
     Raises:
         FileNotFoundError: there is no such config; the message suggests similar names.
+        ConfigError: the config cannot be read, or an option does not fit it.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         near = difflib.get_close_matches(
             Path(path).name, [file.name for file in Path('configs').glob('*.py')], cutoff=0.5
         )
@@ -48,22 +57,77 @@ def load_config(
     with suppress(importlib.metadata.PackageNotFoundError):
         # onedl-mmengine 0.10.12 looks for mmseg's configs under the original package name only.
         MODULE2PACKAGE['mmseg'] = importlib.metadata.distribution('onedl-mmsegmentation').name
-    config = Config.fromfile(path)
-    config.merge_from_dict(cfg_options or {})
-    if data_root is not None:
-        retarget_data(config, data_root)
-    if work_dir is not None or config.get('work_dir') is None:
-        config.work_dir = work_dir or str(Path('work_dirs') / Path(path).stem)
-    config.launcher = launcher
-    if not torch.cuda.is_available():
-        _adapt_to_cpu(config)
+    with _explained(path):
+        config = Config.fromfile(path)
+        _merge(config, cfg_options or {})
+        _check_types(config)
+        config.setdefault('default_scope', 'mmengine')
+        if data_root is not None:
+            retarget_data(config, data_root)
+        if work_dir is not None or config.get('work_dir') is None:
+            config.work_dir = work_dir or str(Path('work_dirs') / Path(path).stem)
+        config.launcher = launcher
+        if not torch.cuda.is_available():
+            _adapt_to_cpu(config)
     return config
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turn any error of a config, which is a program, into one that names the file and line."""
+    try:
+        with stack_errors():
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == '<module>']
+        place = f' ({frames[-1].filename}, line {frames[-1].lineno})' if frames else ''
+        raise ConfigError(
+            f'config {path} cannot be read: {type(error).__name__}: {error}{place}'
+        ) from error
+
+
+def _check_types(config: Config) -> None:
+    if not config.get('model'):
+        raise ConfigError(f'config {config.filename} has no model')
+    for key in DICTS:
+        if not isinstance(config.get(key) or {}, dict):
+            raise ConfigError(f'config {config.filename}: {key} is {config[key]!r}, not a dict')
+
+
+def _merge(config: Config, options: dict[str, Any]) -> None:
+    try:
+        config.merge_from_dict(options)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reasons = (_misfit(config, key) for key in options)
+        reason = next(filter(None, reasons), f'{", ".join(options)}: {error}')
+        raise ConfigError(f'config {config.filename}: cannot set {reason}') from error
+
+
+def _misfit(config: Config, key: str) -> str | None:
+    """Explain why a dotted key cannot be set in a config; None if it can."""
+    value: Any = config
+    parts = key.split('.')
+    for depth, part in enumerate(parts):
+        parent = '.'.join(parts[:depth])
+        if isinstance(value, list):
+            if not part.isdecimal() or int(part) >= len(value):
+                return f'{key}: {parent} is a list with the entries 0 to {len(value) - 1}'
+            value = value[int(part)]
+        elif isinstance(value, dict | Config):
+            if part not in value:
+                return None
+            value = value[part]
+        else:
+            return f'{key}: {parent} is {value!r}, which has no entries'
+    return None
 
 
 def _adapt_to_cpu(config: Config) -> None:
     """Replace SyncBN and the nccl backend, which need CUDA."""
     replaced = _replace_sync_bn(config.model)
-    config.env_cfg.dist_cfg.backend = 'gloo'
+    _merge(config, {'env_cfg.dist_cfg.backend': 'gloo'})
     if config.launcher != 'none':
         if replaced and os.environ.get('RANK', '0') == '0':
             print_log(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
@@ -44,15 +47,19 @@ class Predictions:
 def find_images(source: str) -> tuple[Path, list[Path]]:
     """Find the images that a file name, a folder (searched recursively) or a glob pattern matches.
 
+    In a folder, files are told apart by `IMAGE_SUFFIXES`; a warning counts those left out.
+
     Returns:
         Their common folder, and their sorted paths.
 
     Raises:
         UserError: there are no images.
     """
-    path = Path(source).expanduser()
+    path, others = Path(source).expanduser(), []
     if path.is_dir():
-        found = [file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES]
+        files = [file for file in path.rglob('*') if file.is_file()]
+        found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        others = sorted(set(files) - set(found))
         root = path
     elif path.is_file():
         found, root = [path], path.parent
@@ -60,10 +67,24 @@ def find_images(source: str) -> tuple[Path, list[Path]]:
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
         found = [file for file in found if file.is_file()]
         root = Path(*_common_parts(found)) if found else path
+    counts = Counter(file.suffix.lower() or 'no suffix' for file in others).most_common(5)
+    left_out = (
+        f'{len(others)} files, e.g. {others[0]} '
+        f'({", ".join(f"{number} {suffix}" for suffix, number in counts)})'
+        if others
+        else ''
+    )
     if not found:
         raise UserError(
             f'no image in {source}: give a file, a folder with images '
             f'({" ".join(IMAGE_SUFFIXES)}) or a quoted glob pattern'
+            + (f'; it has {left_out}' if others else '')
+        )
+    if others:
+        print_log(
+            f'{source}: left out {left_out}; of a folder, {" ".join(IMAGE_SUFFIXES)} are read',
+            logger='current',
+            level=logging.WARNING,
         )
     return root, sorted(found)
 

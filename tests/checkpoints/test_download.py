@@ -151,6 +151,13 @@ def test_unprotected_addresses(network, address):
     assert not network.asked
 
 
+@pytest.mark.parametrize('path', ['', '/', '/..', '/weights/..', '/?download=1', '/#a.pth'])
+def test_addresses_without_a_file(network, tmp_path, path):
+    with pytest.raises(CheckpointError, match=r'https://site\.example.* names no file; give'):
+        CheckpointLoader.load_checkpoint(f'https://site.example{path}')
+    assert not cached(tmp_path)
+
+
 @pytest.mark.parametrize('target', ['http://site.example/b.pth', 'file:///etc/passwd'])
 def test_redirects_stay_protected(network, tmp_path, target):
     network.redirects[f'{SITE}/a.pth'] = target

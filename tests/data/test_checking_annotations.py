@@ -1,17 +1,20 @@
 """Every bad annotation is refused or reported before the first step, as mmdet would treat it."""
 
 import copy
+import gzip
 import json
 import runpy
+import time
 
 import numpy as np
 import pytest
+import torch
 from helpers import small_data
 from helpers.repository import REPOSITORY
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, METRICS, init_default_scope
 
 from lightvit_mm.data.checking import check_before_run, check_everything, summary
-from lightvit_mm.data.coco_file import _decompress
+from lightvit_mm.data.coco_file import CocoUse, _decompress, check_coco
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError
 
 NAMES = ['a.png', 'b.png', 'c.png']
@@ -133,6 +136,17 @@ SILENT = {
     'image of no size': (
         lambda content: content['images'][0].update(width=0), ERROR, 'impossible image size',
     ),
+    'image of endless size': (
+        lambda content: content['images'][0].update(width=1e300), ERROR, 'impossible image size',
+    ),
+    'crowd in words': (set_first(iscrowd='no'), ERROR, 'iscrowd that is neither 0 nor 1'),
+    'crowd null': (set_first(iscrowd=None), ERROR, 'iscrowd that is neither 0 nor 1'),
+    'half a crowd': (set_first(iscrowd=0.5), ERROR, 'iscrowd that is neither 0 nor 1'),
+    'endless box': (set_first(bbox=[0, 0, 1e300, 9]), ERROR, 'larger than any image'),
+    'far box': (set_first(bbox=[-1e300, 0, 9, 9]), ERROR, 'larger than any image'),
+    'box of a long number': (set_first(bbox=[0, 0, 10**400, 9]), ERROR, 'larger than any image'),
+    'endless area': (set_first(area=1e300), ERROR, 'larger than any image'),
+    'box of booleans': (set_first(bbox=[True] * 4), ERROR, 'is not a number'),
     'another size': (
         lambda content: content['images'][0].update(width=99), ERROR,
         'image of another size than its annotations',
@@ -221,6 +235,9 @@ MASKS = {
     'missing': (lambda content: first(content).pop('segmentation'), ERROR, 'mask missing', None),
     'flat': (set_first(segmentation=[1, 2, 3, 4, 5, 6]), ERROR, 'not a list of polygons', None),
     'text': (set_first(segmentation=[['a'] * 6]), ERROR, 'is not a number', None),
+    'endless polygon': (
+        set_first(segmentation=[[0, 0, 1e300, 0, 9, 9]]), ERROR, 'larger than any image', 'silent',
+    ),
     'no RLE': (set_first(segmentation={'runs': 1}), ERROR, 'neither polygons', 'silent'),
 }  # fmt: skip
 
@@ -261,11 +278,18 @@ def test_compressed_runs_are_read_as_pycocotools_writes_them():
         ('{"images": [], "annotations": []}', 'called categories'),
         ('{"images": [1], "annotations": [], "categories": []}', 'called images'),
         ('\x00\xff', 'not valid JSON'),
+        ('\ufeff{}', 'not valid JSON.*BOM.*without a byte-order mark'),
+        ('{}'.encode('utf-16'), 'not valid JSON.*expected uncompressed text in UTF-8'),
+        (gzip.compress(b'{}'), 'not valid JSON.*expected uncompressed text in UTF-8'),
+        ('[' * 200_000, 'not valid JSON.*recursion'),
+        (f'[{"4" * 5000}]', 'not valid JSON.*digits'),
     ],
+    ids=range(11),
 )
 def test_files_that_are_no_annotations(root, content, text, said):
     small_data.write_coco(root, content)
-    (root / 'annotations/instances_train.json').write_text(text)
+    file = root / 'annotations/instances_train.json'
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
     config = small_data.detector_config(root)
     with pytest.raises(DataError, match=said) as error:
         check_before_run(config, ('train',))
@@ -279,6 +303,125 @@ def test_a_file_for_a_test_server_has_no_annotations(root, content):
     check_before_run(small_data.detector_config(root), ('test',))
 
 
+def test_a_folder_in_place_of_the_annotations(root, content):
+    small_data.write_coco(root, content)
+    (root / 'annotations/instances_train.json').unlink()
+    (root / 'annotations/instances_train.json').mkdir()
+    with pytest.raises(DataError, match=r'instances_train\.json cannot be read: Is a dir'):
+        check_before_run(small_data.detector_config(root), ('train',))
+
+
+@pytest.mark.parametrize(
+    'name', ['a\0.png', 'a\0/a.png', '\ud800.png', '\ud800/a.png', '', '..', 'x' * 5000]
+)
+def test_names_that_no_file_has(root, content, name):
+    content['images'][0]['file_name'] = name
+    small_data.write_coco(root, content)
+    with pytest.raises(DataError, match=r'image file missing|file name of the wrong type') as error:
+        check_before_run(small_data.detector_config(root), ('train',))
+    str(error.value).encode()
+
+
+@pytest.mark.parametrize(
+    'name', ['../train/a.png', './a.png', '{root}/images/train/a.png', 'ä 日本.png']
+)
+def test_names_that_files_have(root, content, name):
+    small_data.write_images(root, ['ä 日本.png'])
+    content['images'][0]['file_name'] = name.format(root=root)
+    config, reports = write_and_check(root, content)
+    assert not judged(reports, ERROR, ''), summary(reports)
+    assert mmdet_reads(config) == 12
+
+
+def evaluate_truth(config) -> float:
+    """COCO's metric, by mmdet, of predictions that are the validation data themselves."""
+    init_default_scope('mmdet')
+    dataset = DATASETS.build({**config.val_dataloader.dataset, 'pipeline': []})
+    metric = METRICS.build(config.val_evaluator)
+    metric.dataset_meta = dataset.metainfo
+    for index in range(len(dataset)):
+        sample = dataset.get_data_info(index)
+        instances = sample['instances']
+        found = {
+            'bboxes': torch.tensor([instance['bbox'] for instance in instances]),
+            'labels': torch.tensor([instance['bbox_label'] for instance in instances]),
+            'scores': torch.ones(len(instances)),
+        }
+        size = sample['height'], sample['width']
+        metric.process(
+            {}, [{'img_id': sample['img_id'], 'ori_shape': size, 'pred_instances': found}]
+        )
+    return metric.evaluate(len(dataset))['coco/bbox_mAP']
+
+
+def test_annotations_without_iscrowd(root, content, capsys):
+    del first(content)['iscrowd'], content['annotations'][5]['iscrowd']
+    small_data.write_coco(root, content)
+    config = small_data.detector_config(root)
+    check_before_run(config, ('train',))
+    assert 'iscrowd' not in capsys.readouterr().out, 'mmdet trains with 0'
+    with pytest.raises(DataError, match='without iscrowd') as error:
+        check_before_run(config, ('train', 'val'))
+    file = root / 'annotations/instances_val.json'
+    assert f'{file}, annotation 1: 2 of 12. python' in str(error.value)
+    assert f'--add-iscrowd {file} {root}/annotations/instances_val.iscrowd.json' in str(error.value)
+    with pytest.raises(KeyError, match='iscrowd'):
+        evaluate_truth(config)
+
+
+def test_a_copy_with_iscrowd(root, content, monkeypatch, capsys):
+    del first(content)['iscrowd']
+    content['info'] = {'year': 2026}
+    small_data.write_coco(root, content)
+    config = REPOSITORY / 'configs/retinanet_edgevit_xxs_shapes.py'
+    file = root / 'annotations/instances_val.json'
+    copy_ = file.with_suffix('.iscrowd.json')
+    arguments = ['--add-iscrowd', file, copy_, '--val-data', copy_, root / 'images/val']
+    assert run_tool(monkeypatch, config, '--data-root', root, *arguments) == 0
+    assert f'{copy_}: iscrowd added to 1 annotations' in capsys.readouterr().out
+    first(content)['iscrowd'] = 0
+    assert json.loads(copy_.read_text()) == content
+    changed = small_data.detector_config(root)
+    changed.val_dataloader.dataset.ann_file = changed.val_evaluator.ann_file = str(copy_)
+    assert evaluate_truth(changed) == 1
+    for here, there in ((file, copy_), (root / 'gone.json', root / 'new.json')):
+        assert run_tool(monkeypatch, config, '--add-iscrowd', here, there) == 2
+
+
+IDS = {
+    'text': lambda key: f'x{key}',
+    'floats': float,
+    'halves': lambda key: key + 0.5,
+    'from -3': lambda key: key - 4,
+    'large': lambda key: key + 2**60,
+    'endless': lambda key: key + 10**400,
+}
+
+
+@pytest.mark.parametrize('make', IDS.values(), ids=IDS)
+@pytest.mark.parametrize('kind', ['annotations', 'images', 'categories'])
+def test_ids_that_pass_are_evaluated(root, content, kind, make):
+    """What the check lets through is neither lost nor mistaken by pycocotools."""
+    for entry in content[kind]:
+        entry['id'] = make(entry['id'])
+    key = {'images': 'image_id', 'categories': 'category_id'}.get(kind)
+    for entry in content['annotations'] if key else ():
+        entry[key] = make(entry[key])
+    config, reports = write_and_check(root, content)
+    if not judged(reports, ERROR, ''):
+        assert mmdet_reads(config) == 12
+        assert evaluate_truth(config) == 1
+
+
+def test_a_hundred_thousand_annotations_in_one_image(root, content):
+    content['annotations'] = [{**first(content), 'id': number} for number in range(1, 100_001)]
+    use = CocoUse('a.json', str(root / 'images/train'), small_data.CLASSES, with_mask=True)
+    start = time.process_time()
+    result = check_coco(content, use)
+    assert time.process_time() - start < 2
+    assert len(result.annotations[1]) == 100_000
+
+
 def test_heads_for_another_number_of_classes(root, content):
     config, reports = write_and_check(root, content, **{'model.bbox_head.num_classes': 80})
     assert judged(reports, ERROR, 'head for another number of classes')
@@ -288,8 +431,13 @@ def test_heads_for_another_number_of_classes(root, content):
 
 def test_another_file_for_the_evaluation(root, content):
     other = {'val_evaluator.ann_file': str(root / 'annotations/instances_train.json')}
-    _, reports = write_and_check(root, content, **other)
+    config, reports = write_and_check(root, content, **other)
     assert judged(reports, WARNING, 'evaluation against another annotation file')
+    assert not judged(reports, ERROR, '')
+    del first(content)['iscrowd']
+    (root / 'annotations/instances_train.json').write_text(json.dumps(content))
+    with pytest.raises(DataError, match='without iscrowd, which the evaluation needs'):
+        check_before_run(config, ('val',))
 
 
 def test_wrapped_and_unknown_data_sets(root, content):

@@ -60,6 +60,10 @@ BROKEN = {
     'cut.jpg': (cut, 'damaged or cut short'),
     'cut.png': (cut, 'damaged or cut short'),
     'empty.jpg': (lambda p: p.write_bytes(b''), 'image file empty'),
+    'phone.heic': (
+        lambda p: p.write_bytes(b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(999)),
+        'cannot be decoded',
+    ),
     'page.jpg': (lambda p: p.write_bytes(b'<!DOCTYPE html>'), 'cannot be decoded'),
     'float.tif': (
         lambda p: Image.fromarray(pixels(channels=1).astype(np.float32)).save(p),
@@ -147,6 +151,8 @@ def test_training_and_prediction_on_all_of_them(good, tmp_path):
 
     (root / 'images/val/broken.jpg').write_bytes(b'<!DOCTYPE html>')
     (root / 'images/val/empty.png').write_bytes(b'')
+    (root / 'images/val/phone.heic').write_bytes(b'')
+    SCENE.save(root / 'images/val/moving.gif')
     made = predict(
         config, str(tmp_path / 'work/epoch_1.pth'), str(root / 'images/val'), str(tmp_path / 'out')
     )

@@ -7,7 +7,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from lightvit_mm.data.checking import check_before_run, check_everything, summary
-from lightvit_mm.data.findings import ERROR, NOTE, DataError
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError
 
 LABELS = (small_data.pixels(channels=1) % 6).astype(np.uint8)
 
@@ -25,6 +25,24 @@ def palette(path):
 CASES = {
     'plain': (save(LABELS), None, ''),
     'palette': (palette, None, ''),
+    'bits': (lambda path: Image.fromarray(LABELS > 2).save(path), None, ''),
+    'JPEG': (lambda path: Image.new('L', small_data.SIZE, 1).save(path, 'JPEG'), WARNING, 'JPEG'),
+    'all 255': (save(np.full_like(LABELS, 255)), NOTE, 'nothing but the ignored label'),
+    'alpha': (save(small_data.pixels(channels=4)), ERROR, 'colours or of more than 8 bits'),
+    'grey with alpha': (
+        lambda path: Image.fromarray(LABELS).convert('LA').save(path), ERROR, 'colours or of more',
+    ),
+    '32 bits': (
+        lambda path: Image.fromarray(LABELS.astype(np.int32)).save(path, 'TIFF'),
+        ERROR, 'colours or of more than 8 bits',
+    ),
+    'float': (
+        lambda path: Image.fromarray(LABELS.astype('f')).save(path, 'TIFF'), ERROR, 'colours or of',
+    ),
+    'GIF': (lambda path: Image.fromarray(LABELS).save(path, 'GIF'), None, ''),
+    'larger': (save(np.tile(LABELS, 2)), ERROR, 'another size than its image'),
+    'one row': (save(LABELS[:1]), ERROR, 'of a single row or column'),
+    'one pixel': (save(LABELS[:1, :1]), ERROR, 'cannot be read'),
     'ignored alone': (save(np.zeros_like(LABELS)), NOTE, 'nothing but the ignored label'),
     'unknown labels': (save(LABELS + 3), ERROR, 'unknown labels'),
     'wrong size': (save(LABELS[:10]), ERROR, 'another size than its image'),
@@ -33,7 +51,7 @@ CASES = {
     'empty': (lambda path: path.write_bytes(b''), ERROR, 'cannot be read'),
     'cut': (lambda path: path.write_bytes(b'\x89PNG'), ERROR, 'cannot be read'),
     'missing': (lambda path: None, ERROR, 'label map missing'),
-}
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -101,3 +119,31 @@ def test_heads_for_another_number_of_classes(config, tmp_path):
     with pytest.raises(DataError, match=r'decode_head\.num_classes is 150.* 5 classes'):
         check_before_run(config, ('train',))
     assert '1 errors' not in summary([])
+
+
+def test_palettes_that_are_read_as_colours(config, tmp_path):
+    palette(tmp_path / 'labels/a.png')
+    for part in ('train', 'val', 'test'):
+        pipeline = config[f'{part}_dataloader'].dataset.pipeline
+        pipeline[1] = {'type': 'LoadAnnotations', 'imdecode_backend': 'cv2'}
+    (finding,) = check_everything(config)[0].findings
+    assert finding.kind == 'label map whose palette is not read as numbers'
+    assert 'pillow' in finding.detail
+
+
+def test_images_of_another_suffix_are_reported(config, tmp_path, capsys):
+    save(LABELS)(tmp_path / 'labels/a.png')
+    Image.fromarray(small_data.pixels()).save(tmp_path / 'images/b.jpg')
+    (tmp_path / 'images/notes.txt').write_text('')
+    check_before_run(config, ('train',))
+    said = capsys.readouterr().out
+    assert 'image of another suffix, left out (1)' in said
+    assert f"{tmp_path}/images/b.jpg: img_suffix is '.png'" in said
+
+
+def test_a_list_of_names_that_is_no_text(config, tmp_path):
+    save(LABELS)(tmp_path / 'labels/a.png')
+    (tmp_path / 'names.txt').write_bytes(b'\xff\xfe')
+    config.train_dataloader.dataset.ann_file = 'names.txt'
+    with pytest.raises(DataError, match=r'list of images that cannot be read.*\n.*names\.txt'):
+        check_before_run(config, ('train',))

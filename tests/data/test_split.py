@@ -62,3 +62,32 @@ def test_files_that_cannot_be_split(tmp_path):
     file.write_text(json.dumps(small_data.coco({'a.png': small_data.SIZE})))
     with pytest.raises(UserError, match='has 1 images'):
         split_coco(str(file), 0.2)
+
+
+@pytest.mark.parametrize(
+    ('key', 'said'),
+    [(1, 'used twice'), (None, 'no number or text'), ([1], 'no number'), (True, 'no number')],
+)
+def test_images_without_ids_of_their_own(ann_file, key, said):
+    content = json.loads(ann_file.read_text())
+    content['images'][4]['id'] = key
+    ann_file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf'image 4\.png has the id .* {said}'):
+        split_coco(str(ann_file), 0.3)
+    assert list(ann_file.parent.iterdir()) == [ann_file]
+
+
+@pytest.mark.parametrize('key', [99, None, [1]])
+def test_annotations_of_no_image_are_counted(ann_file, capsys, key):
+    content = json.loads(ann_file.read_text())
+    content['annotations'][0]['image_id'] = key
+    ann_file.write_text(json.dumps(content))
+    made = split_coco(str(ann_file), 0.3)
+    assert 'warning: 1 annotations of' in capsys.readouterr().out
+    assert sum(len(json.loads(file.read_text())['annotations']) for file in made) == 39
+
+
+def test_a_file_in_the_way_that_is_no_text(ann_file):
+    (ann_file.parent / 'all_val.json').write_bytes(b'\xff')
+    with pytest.raises(UserError, match='exists and holds something else'):
+        split_coco(str(ann_file), 0.3)

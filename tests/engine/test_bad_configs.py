@@ -1,13 +1,19 @@
 """A mistake in a config gives one error with a remedy, before the first training step."""
 
+import argparse
+import runpy
+
 import pytest
 import torch
 from helpers import small_data
+from helpers.repository import REPOSITORY
 from helpers.small_data import ARCH
 from mmengine.runner import load_checkpoint
 
 from lightvit_mm.backbones import EdgeViT, RepViT
 from lightvit_mm.checkpoints import CheckpointError, WeightsError
+from lightvit_mm.engine.arguments import add_cfg_options
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.model_checks import check_channels
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import test as evaluate
@@ -177,3 +183,117 @@ def test_a_checkpoint_without_its_head_is_not_evaluated(small_coco, tmp_path):
             images,
             str(tmp_path / 'out'),
         )
+
+
+CONFIG = REPOSITORY / 'configs/retinanet_edgevit_xxs_shapes.py'
+OPTIONS = {
+    'param_scheduler.9.end=3': r'param_scheduler is a list with the entries 0 to 1',
+    'param_scheduler.-1.end=3': r'param_scheduler is a list with the entries 0 to 1',
+    'param_scheduler.x=3': r'param_scheduler is a list with the entries 0 to 1',
+    'param_scheduler.x.y=3': r'param_scheduler is a list with the entries 0 to 1',
+    'train_cfg.max_epochs.a=3': r'train_cfg\.max_epochs is \d+, which has no entries',
+    'model=3': ': model is 3, not a dict',
+    'model=None': 'has no model',
+    'train_dataloader=3': ': train_dataloader is 3, not a dict',
+    'env_cfg=3': ': env_cfg is 3, not a dict',
+    'env_cfg=None': 'env_cfg is None, which has no entries',
+    'env_cfg.dist_cfg=3': r'env_cfg\.dist_cfg is 3, which has no entries',
+}
+
+
+def parsed(*pairs: str) -> dict:
+    parser = argparse.ArgumentParser()
+    add_cfg_options(parser)
+    return parser.parse_args(['--cfg-options', *pairs]).cfg_options
+
+
+@pytest.mark.parametrize(('option', 'said'), OPTIONS.items(), ids=OPTIONS)
+def test_options_that_do_not_fit_the_config(option, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(str(CONFIG), parsed('train_cfg.val_interval=1', option))
+
+
+@pytest.mark.parametrize(
+    'option', ['foo', '=3', 'a..b=1', '.=1', 'model.=3', 'a=[1,2', 'a=1,(2', f'a={"[" * 3000}1,2']
+)
+def test_options_that_are_no_key_and_value(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parsed('a.b=1', option)
+    assert ended.value.code == 2
+    assert f'error: --cfg-options {option[:80]}: ' in capsys.readouterr().err
+
+
+def test_options_that_are_kept():
+    assert parsed('a.b=1', 'c=[1,(2,x)]', 'd=e=f', 'g=') == {
+        'a.b': 1, 'c': [1, (2, 'x')], 'd': 'e=f', 'g': '',
+    }  # fmt: skip
+    config = load_config(str(CONFIG), {'param_scheduler.1.end': 3, 'new.entry': 1})
+    assert config.param_scheduler[1].end == 3
+    assert config.new.entry == 1
+
+
+@pytest.mark.parametrize(
+    'name', ['train', 'test', 'predict', 'export_onnx', 'check_data', 'browse_data']
+)
+def test_every_tool_exits_with_status_2(tmp_path, monkeypatch, capsys, name):
+    tool = str(REPOSITORY / f'tools/{name}.py')
+    names = {
+        'test': ['weights.pth'],
+        'predict': ['weights.pth', 'images', '--out', 'out'],
+        'export_onnx': ['weights.pth', 'out.onnx'],
+    }.get(name, [])
+    (tmp_path / 'broken.py').write_text('model = dict(\n')
+    for arguments, said in (
+        ([str(CONFIG), *names, '--cfg-options', 'foo'], 'expected KEY=VALUE'),
+        (
+            [str(CONFIG), *names, '--cfg-options', 'param_scheduler.x=3'],
+            'is a list with the entries',
+        ),
+        ([str(tmp_path / 'broken.py'), *names], 'broken.py cannot be read: SyntaxError'),
+    ):
+        monkeypatch.setattr('sys.argv', [tool, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(tool, run_name='__main__')
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+TEXTS = {
+    'syntax': ('model = dict(\n', r'SyntaxError: .* was never closed'),
+    'indent': ('  a = 1\n b = 2\n', 'IndentationError'),
+    'name': ('a = 1\nmodel = dict(a=foo)\n', r"NameError: name 'foo' .*broken\.py, line 2"),
+    'zero': ('a = 1 / 0\n', r'ZeroDivisionError: .*broken\.py, line 1'),
+    'no base': ('_base_ = "missing.py"\n', r'FileNotFoundError: .*missing\.py'),
+    'itself as base': ('_base_ = "broken.py"\n', 'RecursionError'),
+    'import': (
+        'custom_imports = dict(imports=["not_a_module"])\n', 'ImportError: .*not_a_module',
+    ),
+    'lazy import': (
+        'from torch import nn\nmodel = dict(type=nn.Nope)\n', r'ImportError: .*torch\.nn\.Nope',
+    ),
+    'no base scope': ('_base_ = "nope::a.py"\n', 'cannot be read'),
+    'empty': ('', 'has no model'),
+    'list': ('model = [1]\n', r': model is \[1\], not a dict'),
+    'bytes': (b'\xff\xfe', 'SyntaxError|UnicodeDecodeError'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('text', 'said'), TEXTS.values(), ids=TEXTS)
+def test_configs_that_cannot_be_read(tmp_path, text, said):
+    file = tmp_path / 'broken.py'
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=f'(?s){said}') as error:
+        load_config(str(file))
+    assert str(file) in str(error.value)
+
+
+def test_a_config_of_another_suffix(tmp_path):
+    (tmp_path / 'config.txt').write_text('a = 1')
+    with pytest.raises(ConfigError, match=r'config\.txt cannot be read: OSError: Only py'):
+        load_config(str(tmp_path / 'config.txt'))
+
+
+def test_a_config_without_an_environment(tmp_path):
+    (tmp_path / 'config.py').write_text('model = dict(type="RepViT")\n')
+    config = load_config(str(tmp_path / 'config.py'))
+    assert config.default_scope == 'mmengine'

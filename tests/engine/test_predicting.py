@@ -1,4 +1,4 @@
-"""Predictions on files that end early."""
+"""Predictions: the files that are read, and files that end early."""
 
 import json
 
@@ -8,7 +8,8 @@ import torch
 from helpers import small_data
 from mmengine.registry import init_default_scope
 
-from lightvit_mm.engine.predicting import predict
+from lightvit_mm.engine.predicting import find_images, predict
+from lightvit_mm.errors import UserError
 
 
 def test_an_interrupted_run_keeps_what_it_wrote(small_coco, tmp_path, monkeypatch):
@@ -37,3 +38,23 @@ def test_an_interrupted_run_keeps_what_it_wrote(small_coco, tmp_path, monkeypatc
         predict(*arguments)
     assert done.json_file.read_text() == whole
     assert (out / 'predictions.json.part').read_text() == whole[: whole.index(',\n{"file"')]
+
+
+def test_files_left_out_of_a_folder_are_counted(tmp_path, mm_log):
+    small_data.write_images(tmp_path, ['a.png'])
+    folder = tmp_path / 'images/train'
+    assert find_images(str(folder)) == (folder, [folder / 'a.png'])
+    assert not mm_log
+    for name in ('b.gif', 'c.GIF', 'd.avif', 'e'):
+        (folder / name).write_bytes(b'')
+    assert find_images(str(folder))[1] == [folder / 'a.png']
+    assert mm_log == [
+        f'{folder}: left out 4 files, e.g. {folder}/b.gif (2 .gif, 1 .avif, 1 no suffix); of a '
+        'folder, .bmp .jpeg .jpg .png .tif .tiff .webp are read'
+    ]
+    (folder / 'a.png').unlink()
+    with pytest.raises(UserError, match=r'no image in .*b\.gif \(2 \.gif, 1 \.avif'):
+        find_images(str(folder))
+    # By name or by pattern, every file is tried.
+    assert find_images(str(folder / 'b.gif'))[1] == [folder / 'b.gif']
+    assert find_images(str(folder / '*.gif'))[1] == [folder / 'b.gif']
