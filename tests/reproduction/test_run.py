@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -78,16 +79,16 @@ class Calls(list):
     def __init__(self):
         self.effects = []
 
-    def __call__(self, command, check):
+    def __call__(self, command):
         self.append(' '.join(command))
         status = self.effects.pop(0)() if self.effects else 0
-        return SimpleNamespace(returncode=status or 0)
+        return nullcontext(SimpleNamespace(wait=lambda: status or 0))
 
 
 @pytest.fixture
 def calls(monkeypatch):
     made = Calls()
-    monkeypatch.setattr(run.subprocess, 'run', made)
+    monkeypatch.setattr(run.subprocess, 'Popen', made)
     return made
 
 
