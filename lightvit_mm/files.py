@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -158,6 +159,8 @@ def _check_inputs(target: Path, option: str, inputs: Iterable[str | Path]) -> No
 def _check_writable(folder: Path) -> None:
     """Make a nameless file in a folder or, if it does not exist, in the one that will hold it."""
     while not folder.exists():
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
         folder = folder.parent
     with tempfile.TemporaryFile(dir=folder):
         pass
