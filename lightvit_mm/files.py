@@ -57,7 +57,8 @@ def whole_file(path: str | Path, shared: bool = False, keep_part: bool = False) 
                 part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(part)):
             # The system names no file when a disk is full.
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # with None, the message would end in "-> None"
         raise
 
 

@@ -54,6 +54,7 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
     with pytest.raises(IsADirectoryError) as caught:
         write_whole(tmp_path / 'taken', 'new')
     assert caught.value.filename == str(tmp_path / 'taken')
+    assert str(caught.value).endswith("/taken'")
     assert os.listdir(tmp_path) == ['taken']
 
 
@@ -136,7 +137,7 @@ def test_an_input_is_not_an_output(tmp_path, monkeypatch, how):
         other = path
     elif how == 'relative':
         monkeypatch.chdir(path.parent)
-        other = '../in/./model.onnx'
+        other = '../in/model.onnx'
     elif how == 'link':
         other.symlink_to(path)
     elif how == 'hard link':

@@ -40,6 +40,8 @@ from lightvit_mm.files import check_output_file, check_output_folder
 
 # An empty file in every folder of pictures or label maps that `test` wrote.
 SIGN = '.written_by_lightvit_mm'
+# Names that mmengine gives to the checkpoints of a run.
+CHECKPOINT = re.compile(r'(best_.+_)?(epoch|iter)_\d+\.pth')
 # Errors of the registry and of Python for a `type` or an argument that does not exist.
 MISNAMED = re.compile(r'is not in the \S+ registry|unexpected keyword|required positional argument')
 
@@ -75,6 +77,8 @@ def train(
     with _explained_failures(config.work_dir), _locked(config):
         if resume:
             _resume_from(config, resume)
+        else:
+            _keep_start(config)
         runner = _runner(config)
         if resume:
             require_whole(_bare_model(runner), config.load_from)
@@ -236,6 +240,17 @@ def _resume_from(config: Config, resume: str) -> None:
     if config.get('randomness', {}).get('seed') is None:
         seed = CheckpointLoader.load_checkpoint(resume, 'cpu').get('meta', {}).get('seed')
         config.randomness = {**config.get('randomness', {}), 'seed': seed}
+
+
+def _keep_start(config: Config) -> None:
+    """Refuse to start from a checkpoint that this training would replace or remove."""
+    start = Path(config.get('load_from') or '')
+    inside = start.resolve().parent == Path(config.work_dir).resolve()
+    if inside and CHECKPOINT.fullmatch(start.name):
+        raise UserError(
+            f'load_from={start} is in the work dir, where this training would replace it: give '
+            'another --work-dir, or continue that training with --resume'
+        )
 
 
 def _classes(config: Config, part: str) -> Sequence[str]:

@@ -47,7 +47,7 @@ class WholePicturesBackend(LocalVisBackend):
         Raises:
             OSError: the file cannot be written; the error names it.
         """
-        _, content = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        content = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
         write_whole(Path(self._img_save_dir, f'{name}_{step}.png'), content.tobytes())
 
 

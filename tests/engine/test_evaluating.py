@@ -98,7 +98,7 @@ def test_a_segmentor_twice_and_on_a_full_disk(segmentor, tmp_path, monkeypatch):
     out, shown = tmp_path / 'out', tmp_path / 'shown'
     for folder in ('images', 'labels', 'labels/new'):
         for places in ((str(tmp_path / folder), None), (None, str(tmp_path / folder))):
-            with pytest.raises(UserError, match='is an input|is inside'):
+            with pytest.raises(UserError, match=r'is an input|is inside'):
                 evaluate(make(), checkpoint, *places)
     for _ in range(2):
         evaluate(make(), checkpoint, str(out), str(shown))

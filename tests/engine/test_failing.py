@@ -96,6 +96,16 @@ def test_a_signal_while_a_checkpoint_is_written(tmp_path, monkeypatch, number, s
     assert runner.epoch == 4
 
 
+def test_weights_to_start_from_are_not_replaced(tmp_path):
+    train(toy_config(tmp_path, epochs=1))
+    before = (tmp_path / 'epoch_1.pth').read_bytes()
+    start = f'{tmp_path}/./epoch_1.pth'
+    said = failure_of(toy_config(tmp_path, epochs=1, load_from=start))
+    assert 'is in the work dir, where this training would replace it' in said
+    assert (tmp_path / 'epoch_1.pth').read_bytes() == before
+    train(toy_config(tmp_path / 'other', epochs=1, load_from=start))
+
+
 def test_resuming_takes_the_last_whole_checkpoint_and_its_seed(tmp_path, capsys):
     config = toy_config(tmp_path / 'killed', epochs=3, randomness={'seed': None})
     killed, _ = run_toy(config, kill_after=8)

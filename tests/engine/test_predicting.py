@@ -80,7 +80,7 @@ def test_nothing_is_drawn_over(checkpoint, photos, tmp_path, monkeypatch):
         ('photos', f'{data}/images/val/drawn', 'is inside'),
         ('photos', 'photos/a.png', 'a.png is a file: give a folder'),
         ('photos', 'epoch_1.pth', 'epoch_1.pth is a file: give a folder'),
-        ('photos', 'photos/a.png/below', 'cannot be written'),
+        ('photos', 'epoch_1.pth/below', 'cannot be written'),
         ('photos', 'strange', 'predictions.json exists, and this tool did not write it'),
         ('*/*.png', 'deep', 'deep/photos/a.png would be replaced'),
     ):
@@ -97,7 +97,6 @@ def test_three_broken_images_among_many(checkpoint, photos, tmp_path, monkeypatc
     Image.fromarray(small_data.pixels()).save(photos / 'cut.jpg')
     cut = photos.joinpath('cut.jpg').read_bytes()
     (photos / 'cut.jpg').write_bytes(cut[: len(cut) // 2])
-    assert mmcv.imread(photos / 'cut.jpg') is not None, 'OpenCV fills it with grey'
     (photos / 'empty.png').touch()
     (photos / 'text.png').write_text('not an image')
     infer, samples = predicting._infer, []
