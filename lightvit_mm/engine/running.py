@@ -77,7 +77,7 @@ def train(
     with _explained_failures(config.work_dir), _locked(config):
         if resume:
             _resume_from(config, resume)
-        else:
+        elif not config.get('resume'):
             _keep_start(config)
         runner = _runner(config)
         if resume:

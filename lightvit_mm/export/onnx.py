@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lightvit_mm.export.int8 import Quantised
 
 # ONNX files begin with their version and the name of the library that made them.
-MADE_HERE = rb'\A\x08.{0,8}(pytorch|onnx\.quantize)'
+MADE_HERE = rb'(?s)\A\x08.{0,8}(pytorch|onnx\.quantize)'
 # torch specialises graphs to sizes of 0 and 1, so the example must have a larger batch.
 DYNAMIC_BATCH = 2
 

@@ -155,11 +155,12 @@ def test_diverged_weights_are_an_error_and_the_older_file_stays(onnxruntime, seg
     torch.save(content, diverged := tmp_path / 'diverged.pth')
     out = tmp_path / 'made' / 'backbone.onnx'
     out.parent.mkdir()
-    out.write_text('an older export')
+    older = b'\x08\n\x12\x07pytorch, an older export'
+    out.write_bytes(older)
     config = load_config(SEGMENTOR)
     with pytest.raises(UserError, match='deviates from PyTorch by nan'):
         export_onnx(config, str(diverged), str(out), (32, 32), backbone_only=True)
-    assert out.read_text() == 'an older export'
+    assert out.read_bytes() == older
     assert list(out.parent.iterdir()) == [out]
 
 
