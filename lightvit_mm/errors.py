@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(RuntimeError):
@@ -42,15 +47,55 @@ def stack_errors() -> Iterator[None]:
         raise
 
 
+class _Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt, so that files and folders are cleaned up."""
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Print the errors that users can fix to standard error, and exit with status 2."""
+    """Print the errors that users can fix to standard error, and exit with status 2.
+
+    Errors of the disk are among them. SIGINT gives status 130 and SIGTERM 143, after temporary
+    files were removed.
+    """
     try:
-        with stack_errors():
+        with stack_errors(), _terminable():
             yield
-    except (UserError, FileNotFoundError) as error:
+    except (UserError, OSError) as error:
+        if not (
+            isinstance(error, (UserError, FileNotFoundError))
+            or error.filename is not None
+            or error.errno in (errno.ENOSPC, errno.EDQUOT)
+        ):
+            raise
         print(f'\nerror: {error}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
+    except _Terminated:
+        print('\nterminated', file=sys.stderr)
+        sys.exit(143)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise `_Terminated` on SIGTERM, once; the next one ends the process at once."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        # A process that waits for others of its group could not react.
+        or 'RANK' in os.environ
+    ):
+        yield
+        return
+
+    def terminate(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -12,7 +12,14 @@ import torch
 from rich.console import Console
 
 from lightvit_mm.benchmark.forms import RUNTIMES
-from lightvit_mm.benchmark.report import as_table, mean_ratios, operator_table, plot, write_json
+from lightvit_mm.benchmark.report import (
+    as_table,
+    check_files,
+    mean_ratios,
+    operator_table,
+    plot,
+    write_json,
+)
 from lightvit_mm.benchmark.run import Settings, benchmark
 from lightvit_mm.benchmark.subjects import find_subjects
 from lightvit_mm.engine.memory import keep_freed_memory
@@ -78,6 +85,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     command = f'python {shlex.join(sys.argv)}'
     with user_errors():
+        check_files(args.json, args.plot)
         subjects = find_subjects(args.backbones)
         settings = Settings(
             dtypes=tuple(dict.fromkeys(args.dtype)),

@@ -5,7 +5,7 @@ import sys
 
 from _stack import user_errors
 
-from lightvit_mm.data.checking import check_everything, summary, write_reports
+from lightvit_mm.data.checking import check_everything, check_reports_file, summary, write_reports
 from lightvit_mm.data.coco_file import add_iscrowd
 from lightvit_mm.data.findings import ERROR, count
 from lightvit_mm.engine.arguments import add_config_arguments, add_own_data_arguments, with_own_data
@@ -32,8 +32,10 @@ def main() -> int:
         if args.add_iscrowd:
             added = add_iscrowd(*args.add_iscrowd)
             print(f'{args.add_iscrowd[1]}: iscrowd added to {added} annotations')
-        config = load_config(args.config, args.cfg_options, args.data_root)
-        reports = check_everything(with_own_data(config, args))
+        config = with_own_data(load_config(args.config, args.cfg_options, args.data_root), args)
+        if args.out:
+            check_reports_file(config, args.out)
+        reports = check_everything(config)
         if args.out:
             write_reports(reports, args.out)
     print(summary(reports) + (f'; all of them in {args.out}' if args.out else ''))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from _stack import user_errors
 
+from lightvit_mm.errors import UserError
 from lightvit_mm.shapes.dataset import make_shapes
 
 
@@ -34,7 +34,7 @@ def main() -> None:
             force=arguments.force,
         )
     except (ValueError, OSError) as error:
-        sys.exit(f'make_shapes: {error}')
+        raise UserError(f'make_shapes: {error}') from error
     print(summary)
 
 

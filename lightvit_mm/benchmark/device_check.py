@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from lightvit_mm.benchmark.forms import import_timm
-from lightvit_mm.benchmark.report import as_table, machine, write_json
+from lightvit_mm.benchmark.report import as_table, check_files, machine, write_json
 from lightvit_mm.benchmark.run import Settings, Size, benchmark
 from lightvit_mm.benchmark.subjects import Subject, find_subjects, variants
 from lightvit_mm.engine.configs import load_config
@@ -159,7 +159,12 @@ def check_device(device: str, quick: bool, work_dir: str) -> list[Check]:
 
     Returns:
         All checks, passed or failed.
+
+    Raises:
+        UserError: ``work_dir`` cannot be written.
     """
+    for mode in ('inference', 'training'):
+        check_files(str(Path(work_dir, f'benchmark_{mode}.json')), None)
     console = Console(width=160)
     console.print(machine(device))
     families = {type(subject.build()): subject for subject in reversed(variants().values())}

@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import ExifTags, Image
 from rich.table import Table
 
 import lightvit_mm
 from lightvit_mm.benchmark.forms import OURS
 from lightvit_mm.benchmark.run import Result, Row
-from lightvit_mm.files import whole_file, write_whole
+from lightvit_mm.errors import UserError
+from lightvit_mm.files import check_output_file, whole_file, write_whole
 from lightvit_mm.measure.profiling import Operator
+
+SOFTWARE = 'lightvit_mm benchmark'  # in the metadata of a picture
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -120,6 +124,23 @@ def write_json(file: str, results: Iterable[Result], device: str, command: str) 
     write_whole(file, json.dumps(content, indent=1) + '\n')
 
 
+def check_files(json_file: str | None, picture: str | None) -> None:
+    """Check that `write_json` and `plot` may and can write their files, before the work begins.
+
+    Raises:
+        UserError: one is something else or cannot be written, or the format is unknown.
+    """
+    if json_file:
+        check_output_file(json_file, '--json', rb'\A\{\s*"command": ')
+    if picture:
+        from matplotlib.figure import Figure
+
+        formats = Figure().canvas.get_supported_filetypes()
+        if _format(picture) not in formats:
+            raise UserError(f'--plot {picture}: give a suffix of {", ".join(formats)}')
+        check_output_file(picture, '--plot', SOFTWARE.encode(), filter(None, [json_file]))
+
+
 def exponent(sides: Sequence[float], seconds: Sequence[float]) -> float:
     """The p for which time grows with side^p; 2 means in proportion to the number of pixels.
 
@@ -172,9 +193,25 @@ def plot(file: str, results: Sequence[Result], title: str) -> dict[str, float]:
     axes.set(xlabel='side of the input in pixels', ylabel='median latency in ms', title=title)
     axes.grid(which='both', alpha=0.3)
     axes.legend()
+    form = _format(file)
     with whole_file(file) as part:
-        figure.savefig(part, format=Path(file).suffix[1:] or 'png', dpi=120)
+        figure.savefig(part, format=form, dpi=120, **_signature(form))
     return exponents
+
+
+def _format(file: str) -> str:
+    return Path(file).suffix[1:].lower() or 'png'
+
+
+def _signature(form: str) -> dict[str, Any]:
+    """What makes savefig write `SOFTWARE` into a file, in the formats that have a place for it."""
+    if form in ('eps', 'pdf', 'png', 'ps', 'svg'):
+        return {'metadata': {'Creator': SOFTWARE}}
+    if form in ('jpeg', 'jpg', 'tif', 'tiff', 'webp'):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Software] = SOFTWARE
+        return {'pil_kwargs': {'exif': exif}}
+    return {}
 
 
 def _row(row: Row) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lightvit_mm.data.coco_file import (
     judge_compressed_mask,
     read_coco,
 )
-from lightvit_mm.data.config import check_data, datasets_of, evaluators_of
+from lightvit_mm.data.config import check_data, data_paths, datasets_of, evaluators_of
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, lines
 from lightvit_mm.data.images import (
     SUFFIXES,
@@ -29,7 +29,7 @@ from lightvit_mm.data.images import (
     look_at_label_map,
 )
 from lightvit_mm.data.own import class_heads
-from lightvit_mm.files import write_whole
+from lightvit_mm.files import check_output_file, write_whole
 
 PARTS = ('train', 'val', 'test')
 
@@ -309,6 +309,16 @@ def _build(transform: dict[str, Any]) -> Load:
 
 def _add(report: Report, severity: str, kind: str, detail: str) -> None:
     report.findings.append(Finding(severity, kind, report.source, '', detail))
+
+
+def check_reports_file(config: Mapping[str, Any], file: str | Path) -> None:
+    """Check that `write_reports` may and can write a file, before the work begins.
+
+    Raises:
+        UserError: it is something else, or cannot be written.
+    """
+    files = [path for path in data_paths(config) if not os.path.isdir(path)]
+    check_output_file(file, '--out', rb'\A\[(\]\Z|\s*\{\s*"part": )', files)
 
 
 def write_reports(reports: list[Report], file: str | Path) -> None:

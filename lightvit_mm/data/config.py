@@ -27,6 +27,17 @@ def datasets_of(dataloader: Mapping[str, Any]) -> Iterator[dict]:
             waiting.extend(inner if isinstance(inner, (list, tuple)) else [inner])
 
 
+def data_paths(config: Mapping[str, Any]) -> list[str]:
+    """Annotation files and folders of images and label maps that a config reads."""
+    paths: list[str] = []
+    for part in ('train', 'val', 'test'):
+        for dataset in datasets_of(config.get(f'{part}_dataloader') or {}):
+            paths += _paths(dataset)
+        for evaluator in evaluators_of(config.get(f'{part}_evaluator')):
+            paths += filter(None, [evaluator.get('ann_file')])
+    return paths
+
+
 def check_data(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
     """Check that the annotation files and folders of a config's data sets exist.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,13 +21,17 @@ from mmengine.logging import print_log
 from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
+from lightvit_mm.data.config import data_paths
+from lightvit_mm.data.findings import ERROR
+from lightvit_mm.data.images import look_at_image
 from lightvit_mm.engine.exported_model import is_onnx, load_onnx
 from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.model_checks import require_whole
 from lightvit_mm.errors import UserError
-from lightvit_mm.files import whole_file
+from lightvit_mm.files import IMAGE_SUFFIXES, check_output_file, check_output_folder, whole_file
 
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+PREDICTIONS = 'predictions.json'
+HEAD = '{"checkpoint": '
 
 
 @dataclass
@@ -111,9 +116,14 @@ def predict(
 
     Raises:
         UserError: there are no images, the checkpoint does not fit the config, the device does not
-            exist, or the ONNX file cannot be run.
+            exist, the ONNX file cannot be run, or ``out_dir`` is a file, cannot be written, or
+            holds or lies among other images.
     """
     root, files = find_images(source)
+    out = Path(out_dir)
+    planned = _plan(files, root, out, labelled=config.default_scope == 'mmseg')
+    folder = [source] if Path(source).expanduser().is_dir() else []
+    _check_out(out, planned, [*folder, *data_paths(config), checkpoint])
     if is_onnx(checkpoint):
         if device not in (None, 'cpu'):
             raise UserError(f'--device {device}: an ONNX file runs on the cpu; leave it out')
@@ -122,27 +132,25 @@ def predict(
         model = load_model(config, checkpoint, usable_device(device))
         require_whole(model, checkpoint)
     visualizer = _visualizer(config, model)
-    out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    result = Predictions(out / 'predictions.json')
+    result = Predictions(out / PREDICTIONS)
     # Written one by one, since all boxes of many images would fill the memory.
     with whole_file(result.json_file, keep_part=True) as part, part.open('w') as content:
-        content.write(f'{{"checkpoint": {json.dumps(checkpoint)},\n"images": [')
+        content.write(f'{HEAD}{json.dumps(checkpoint)},\n"images": [')
+        # A folder with this file is known as one of predictions, whatever ends the run.
+        content.flush()
         for file in track(files, description='predicting', disable=len(files) == 1):
-            relative = file.relative_to(root)
-            reason = 'not an image that OpenCV can decode'
-            try:
-                image = mmcv.imread(file, channel_order='bgr')
-                sample = None if image is None else _infer(model, image)
-            except (cv2.error, OSError) as error:
-                # For instance, resizing leaves no pixel of a very long image.
-                sample, reason = None, f'{type(error).__name__}: {error}'
-            if sample is None:
-                result.failed[str(file)] = reason.strip()
+            picture, *labels = planned[file]
+            image, reason = _read_image(file)
+            sample = None
+            if image is not None:
+                try:
+                    sample = _infer(model, image)
+                except cv2.error as error:
+                    # For instance, resizing leaves no pixel of a very long image.
+                    reason = f'{type(error).__name__}: {error}'.strip()
+            if image is None or sample is None:
+                result.failed[str(file)] = reason
                 continue
-            picture = out / relative
-            if picture.suffix.lower() not in IMAGE_SUFFIXES:
-                picture = picture.with_name(f'{picture.name}.png')
             _draw(visualizer, image, sample, picture, score_thr)
             entry: dict[str, Any] = {
                 'file': str(file),
@@ -151,14 +159,70 @@ def predict(
                 'picture': str(picture),
             }
             if 'pred_sem_seg' in sample:
-                labels = out / 'labels' / relative.with_suffix('.png')
-                entry.update(_segments(sample, labels, model.dataset_meta['classes']))
+                entry.update(_segments(sample, labels[0], model.dataset_meta['classes']))
             else:
                 entry['detections'] = _detections(sample, model.dataset_meta['classes'])
             content.write((',\n' if result.pictures else '\n') + json.dumps(entry))
+            content.flush()
             result.pictures.append(picture)
         content.write(f'\n],\n"failed": {json.dumps(result.failed)}}}\n')
     return result
+
+
+def _plan(files: Iterable[Path], root: Path, out: Path, labelled: bool) -> dict[Path, list[Path]]:
+    """The picture of each image, and its label map if it gets one."""
+    planned = {}
+    stems = Counter(file.with_suffix('') for file in files)
+    for file in files:
+        relative = file.relative_to(root)
+        picture = out / relative
+        if picture.suffix.lower() not in IMAGE_SUFFIXES:
+            picture = picture.with_name(f'{picture.name}.png')
+        planned[file] = [picture]
+        if labelled:
+            # Beside photo.png, photo.jpg gets photo.jpg.png.
+            alone = stems[file.with_suffix('')] == 1
+            name = relative.with_suffix('.png') if alone else Path(f'{relative}.png')
+            planned[file].append(out / 'labels' / name)
+    counts = Counter(path for paths in planned.values() for path in paths)
+    for file, paths in planned.items():
+        for path in paths:
+            if counts[path] > 1:
+                raise UserError(
+                    f'{file}: something else would be written to {path} as well; rename the image, '
+                    'or predict on fewer at a time'
+                )
+    return planned
+
+
+def _check_out(out: Path, planned: dict[Path, list[Path]], inputs: list[str]) -> None:
+    """Refuse a folder in which predictions would replace something else."""
+    signs = (PREDICTIONS, f'{PREDICTIONS}.part')
+    check_output_folder(out, '--out', signs, inputs)
+    check_output_file(out / PREDICTIONS, '--out', rb'\A' + re.escape(HEAD.encode()))
+    ours = any((out / sign).exists() for sign in signs)
+    sources = {file.resolve() for file in planned}
+    for path in (path for paths in planned.values() for path in paths):
+        if path.exists() and (not ours or path.resolve() in sources):
+            raise UserError(f'--out {out}: {path} would be replaced; give a new or empty folder')
+
+
+def _read_image(file: Path) -> tuple[np.ndarray | None, str]:
+    """The image as BGR or None, and the reason why it cannot be used."""
+    loaded: dict[str, np.ndarray] = {}
+
+    def load(_: dict) -> dict | None:
+        image = mmcv.imread(file, channel_order='bgr')
+        if image is None:
+            return None
+        loaded['img'] = image
+        return loaded
+
+    judgements = look_at_image(str(file), load).judgements
+    reasons = [
+        f'{kind} {detail}'.strip() for severity, kind, detail in judgements if severity == ERROR
+    ]
+    return (None, '; '.join(reasons)) if reasons else (loaded['img'], '')
 
 
 def _common_parts(files: Iterable[Path]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -19,11 +19,12 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from rich.console import Console
 
 from lightvit_mm.data.checking import check_before_run
-from lightvit_mm.data.config import datasets_of
+from lightvit_mm.data.config import data_paths, datasets_of
 from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.broken_samples import NamingRunner
 from lightvit_mm.engine.exported_model import is_onnx, use_onnx
-from lightvit_mm.engine.launching import join_process_group, leave_process_group
+from lightvit_mm.engine.launching import LAUNCHERS, join_process_group, leave_process_group
+from lightvit_mm.engine.locking import lock_work_dir
 from lightvit_mm.engine.memory import ResidentMemoryHook, keep_freed_memory
 from lightvit_mm.engine.model_checks import (
     check_channels,
@@ -35,7 +36,12 @@ from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.engine.progress import progress_line, use_tensorboard
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import ConfigError, UserError
+from lightvit_mm.files import check_output_file, check_output_folder
 
+# An empty file in every folder of pictures or label maps that `test` wrote.
+SIGN = '.written_by_lightvit_mm'
+# Names that mmengine gives to the checkpoints of a run.
+CHECKPOINT = re.compile(r'(best_.+_)?(epoch|iter)_\d+\.pth')
 # Errors of the registry and of Python for a `type` or an argument that does not exist.
 MISNAMED = re.compile(r'is not in the \S+ registry|unexpected keyword|required positional argument')
 
@@ -61,15 +67,18 @@ def train(
 
     Raises:
         UserError: the data are missing or unusable, the parts of the model do not fit together, an
-            option does not fit the config, or the disk or the data failed during training.
+            option does not fit the config, another training uses the work dir, or the disk or the
+            data failed during training.
     """
     if tensorboard:
         use_tensorboard(config)
     check_before_run(config, ('train', 'val') if config.get('val_cfg') else ('train',))
     _apply_options(config, amp, auto_scale_lr)
-    if resume:
-        _resume_from(config, resume)
-    with _explained_failures(config.work_dir):
+    with _explained_failures(config.work_dir), _locked(config):
+        if resume:
+            _resume_from(config, resume)
+        elif not config.get('resume'):
+            _keep_start(config)
         runner = _runner(config)
         if resume:
             require_whole(_bare_model(runner), config.load_from)
@@ -137,11 +146,21 @@ def test(
         The metrics.
 
     Raises:
-        UserError: the data are missing or unusable, the parts of the model do not fit together, or
-            an option does not fit the config.
+        UserError: the data are missing or unusable, the parts of the model do not fit together, an
+            option does not fit the config, or ``out`` or ``show_dir`` is something else or cannot
+            be written.
     """
-    check_before_run(config, ('test',))
     is_detector = config.default_scope == 'mmdet'
+    if out and is_detector and Path(out).suffix not in ('.pkl', '.pickle'):
+        raise UserError(f'--out {out}: predictions of a detector go into a .pkl file')
+    inputs = [*data_paths(config), checkpoint]
+    if out and is_detector:
+        check_output_file(out, '--out', b'pred_instances', inputs)
+    folders = {'--out': None if is_detector else out, '--show-dir': show_dir}
+    for option, folder in folders.items():
+        if folder:
+            check_output_folder(folder, option, [SIGN], inputs)
+    check_before_run(config, ('test',))
     if is_onnx(checkpoint):
         if tta:
             raise UserError('--tta needs a checkpoint: an ONNX file does not support its sizes')
@@ -155,25 +174,29 @@ def test(
             config.default_hooks.visualization.test_out_dir = str(Path(show_dir).absolute())
         else:
             config.visualizer.save_dir = show_dir
-    if out and is_detector and Path(out).suffix not in ('.pkl', '.pickle'):
-        raise UserError(f'--out {out}: predictions of a detector go into a .pkl file')
-    if out and not is_detector:
-        config.test_evaluator.update(output_dir=out, keep_results=True)
+            config.visualizer.vis_backends = [{'type': 'WholePicturesBackend'}]
     if tta:
         if 'tta_pipeline' not in config or 'tta_model' not in config:
             raise UserError('--tta needs tta_model and tta_pipeline in the config')
         config.test_dataloader = copy.deepcopy(config.test_dataloader)
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
         config.model = {**config.tta_model, 'module': config.model}
-    runner = _runner(config)
-    if not is_onnx(checkpoint):
-        require_whole(_bare_model(runner), checkpoint)
-        warn_of_other_classes(checkpoint, _classes(config, 'test'))
-    if out and is_detector:
-        from mmdet.evaluation import DumpDetResults
+    with ExitStack() as stack:
+        if out and not is_detector:
+            labels = stack.enter_context(_finished_labels(out))
+            config.test_evaluator.update(output_dir=labels, keep_results=True)
+        runner = _runner(config)
+        if not is_onnx(checkpoint):
+            require_whole(_bare_model(runner), checkpoint)
+            warn_of_other_classes(checkpoint, _classes(config, 'test'))
+        if out and is_detector:
+            from mmdet.evaluation import DumpDetResults
 
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
-    metrics = runner.test()
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        for folder in filter(None, folders.values()):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder, SIGN).touch()
+        metrics = runner.test()
     kept = [place for place in (out, show_dir) if place]
     print_log(
         f'evaluated {checkpoint}: log {_log_file(runner)}'
@@ -182,6 +205,24 @@ def test(
     )
     leave_process_group(runner)
     return metrics
+
+
+@contextmanager
+def _finished_labels(folder: str) -> Iterator[str]:
+    """Yield a folder for label maps, which mmseg writes in place; they move to ``folder`` at last.
+
+    Each process has its own, with the label maps of its images.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='.part_', dir=folder) as part:
+        try:
+            yield part
+        except OSError as error:
+            # Pillow names no file when a disk is full.
+            error.filename = error.filename or folder
+            raise
+        for file in Path(part).iterdir():
+            os.replace(file, Path(folder, file.name))
 
 
 def _resume_from(config: Config, resume: str) -> None:
@@ -199,6 +240,17 @@ def _resume_from(config: Config, resume: str) -> None:
     if config.get('randomness', {}).get('seed') is None:
         seed = CheckpointLoader.load_checkpoint(resume, 'cpu').get('meta', {}).get('seed')
         config.randomness = {**config.get('randomness', {}), 'seed': seed}
+
+
+def _keep_start(config: Config) -> None:
+    """Refuse to start from a checkpoint that this training would replace or remove."""
+    start = Path(config.get('load_from') or '')
+    inside = start.resolve().parent == Path(config.work_dir).resolve()
+    if inside and CHECKPOINT.fullmatch(start.name):
+        raise UserError(
+            f'load_from={start} is in the work dir, where this training would replace it: give '
+            'another --work-dir, or continue that training with --resume'
+        )
 
 
 def _classes(config: Config, part: str) -> Sequence[str]:
@@ -232,6 +284,14 @@ def _explained_failures(work_dir: str) -> Iterator[None]:
                 else f'no checkpoint was saved in {work_dir}'
             )
         ) from error
+
+
+def _locked(config: Config) -> AbstractContextManager[None]:
+    """`lock_work_dir` in the first process of a training; the others need none."""
+    variable = LAUNCHERS[config.launcher]
+    if variable and os.environ.get(variable, '0') != '0':
+        return nullcontext()
+    return lock_work_dir(config.work_dir)
 
 
 def _apply_options(config: Config, amp: bool, auto_scale_lr: bool) -> None:

@@ -1,4 +1,4 @@
-"""mmengine's file backend without partly written files, and the last whole checkpoint of a run."""
+"""mmengine's backends without partly written files, and the last whole checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
+from mmengine.registry import VISBACKENDS
 from mmengine.runner import find_latest_checkpoint
 from mmengine.utils import apply_to
+from mmengine.visualization import LocalVisBackend
 
 from lightvit_mm.checkpoints.reading import CheckpointError, find_damage, read_checkpoint
 from lightvit_mm.files import write_whole
@@ -31,6 +35,20 @@ class WholeFileBackend(LocalBackend):
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text; raises the same errors as `put`."""
         write_whole(filepath, obj.encode(encoding))
+
+
+@VISBACKENDS.register_module()
+class WholePicturesBackend(LocalVisBackend):
+    """mmengine's backend for pictures, which writes them whole and reports a full disk."""
+
+    def add_image(self, name: str, image: np.ndarray, step: int = 0, **_: Any) -> None:
+        """Write an RGB image.
+
+        Raises:
+            OSError: the file cannot be written; the error names it.
+        """
+        content = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+        write_whole(Path(self._img_save_dir, f'{name}_{step}.png'), content.tobytes())
 
 
 def register_whole_files() -> None:

@@ -22,7 +22,7 @@ from torch import nn
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import TOLERANCE, Compared, CompareDetections, CompareMaps
 from lightvit_mm.export.onnx_ops import translations
-from lightvit_mm.files import whole_file
+from lightvit_mm.files import check_output_file, whole_file
 from lightvit_mm.runtimes.onnxruntime import (
     DYNAMIC_MULTIPLE,
     INPUT,
@@ -36,6 +36,8 @@ from lightvit_mm.runtimes.onnxruntime import (
 if TYPE_CHECKING:
     from lightvit_mm.export.int8 import Quantised
 
+# ONNX files begin with their version and the name of the library that made them.
+MADE_HERE = rb'(?s)\A\x08.{0,8}(pytorch|onnx\.quantize)'
 # torch specialises graphs to sizes of 0 and 1, so the example must have a larger batch.
 DYNAMIC_BATCH = 2
 
@@ -138,9 +140,13 @@ def export_onnx(
 
     Raises:
         UserError: a package is missing, the model cannot be exported, the checkpoint does not fit
-            the config, an image cannot be read, or the file does not run or deviates.
+            the config, an image cannot be read, the file does not run or deviates, or ``out`` is
+            something else or cannot be written.
     """
     require_packages()
+    int8 = Path(out).with_suffix(f'.int8{Path(out).suffix}')
+    for file in (out, int8) if quantize else (out,):
+        check_output_file(file, 'OUT', MADE_HERE, [checkpoint, *images])
     if dynamic and any(side % DYNAMIC_MULTIPLE for side in size):
         raise UserError(
             f'--dynamic is for sizes that are multiples of {DYNAMIC_MULTIPLE}: give such a --size, '
@@ -191,7 +197,6 @@ def export_onnx(
     if calibration:
         from lightvit_mm.export.int8 import quantize as to_int8
 
-        int8 = made.file.with_suffix(f'.int8{made.file.suffix}')
         made.int8 = to_int8(made.file, int8, calibration, padding_of(settings), size)
     return made
 

@@ -13,11 +13,13 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import set_random_seed
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw
 
 from lightvit_mm.data.checking import check_before_run
+from lightvit_mm.data.config import data_paths
 from lightvit_mm.engine.broken_samples import NamingRunner
 from lightvit_mm.errors import UserError
+from lightvit_mm.files import check_output_file, whole_file
 from lightvit_mm.reporting.drawing import Colour, draw_labels, draw_objects, font, palette_of
 from lightvit_mm.reporting.objects import from_instances
 
@@ -25,6 +27,8 @@ CELL = 320  # pixels, the longer side of an image on the sheet
 GAP = 8
 CAPTION = 20  # pixels below an image
 SUFFIXES = ('.jpg', '.jpeg', '.png')
+SOFTWARE = 'lightvit_mm browse_data'  # in the EXIF data of a sheet
+MADE_HERE = SOFTWARE.encode()
 
 
 @dataclass
@@ -55,11 +59,13 @@ def browse(config: Config, out: str | Path, number: int = 16) -> str:
         One line that describes the sheet.
 
     Raises:
-        UserError: the data are missing or unusable, or ``out`` has another suffix.
+        UserError: the data are missing or unusable, or ``out`` has another suffix, is something
+            else or cannot be written.
     """
     file = Path(out)
     if file.suffix.lower() not in SUFFIXES:
         raise UserError(f'--out {out}: give a file that ends in {", ".join(SUFFIXES)}')
+    check_output_file(file, '--out', MADE_HERE, data_paths(config))
     if number < 1:
         raise UserError(f'--number {number}: give at least 1')
     check_before_run(config, ('train',))
@@ -79,8 +85,10 @@ def browse(config: Config, out: str | Path, number: int = 16) -> str:
         height, width = image.pixels.shape[:2]
         caption = f'{Path(image.sample.img_path).name}  {width} x {height}'
         draw.text((x, y + CELL + 3), caption, fill='black', font=font())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(file)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = SOFTWARE
+    with whole_file(file) as part:
+        sheet.save(part, Image.registered_extensions()[file.suffix.lower()], exif=exif)
     sizes = {image.pixels.shape[:2] for image in seen}
     return (
         f'{len(seen)} of {len(dataset)} training images, {_range(w for _, w in sizes)} x '

@@ -14,7 +14,7 @@ import lightvit_mm
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.history import History, read_history
 from lightvit_mm.engine.whole_files import latest_checkpoint
-from lightvit_mm.files import write_whole
+from lightvit_mm.files import check_output_file, write_whole
 from lightvit_mm.reporting import charts, detection
 from lightvit_mm.reporting.findings import (
     Table,
@@ -48,9 +48,12 @@ def write_report(
         One line that describes the page.
 
     Raises:
-        UserError: there is no run, or the data of its config are missing or unusable.
+        UserError: there is no run, the data of its config are missing or unusable, or ``out`` is
+            something else or cannot be written.
     """
     run = read_run(work_dir)
+    file = Path(out) if out else run.path / 'report.html'
+    check_output_file(file, '--out', rb'<title>[^<]*: report of a run</title>')
     history = read_history(work_dir)
     config = load_config(str(run.starts[-1].config), data_root=data_root)
     checkpoint = latest_checkpoint(run.path)
@@ -91,7 +94,6 @@ def write_report(
             config=run.starts[-1].config.read_text(),
         )
     )
-    file = Path(out) if out else run.path / 'report.html'
     content = page.encode()
     write_whole(file, content)
     predicted = f', {len(validated.images)} validation images' if findings else ''

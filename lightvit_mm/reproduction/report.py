@@ -25,6 +25,7 @@ from lightvit_mm.reproduction.record import (
     row_folder,
 )
 
+TITLE = '# Reproduction of published results'
 # Largest difference in percentage points, about the spread of repeated trainings.
 TOLERANCES = {'bbox_mAP': 0.3, 'segm_mAP': 0.3, 'mIoU': 0.5}
 
@@ -95,7 +96,7 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
     verdicts = [c.verdict.split()[0] for c in comparisons if not c.changed]
     changed = len(comparisons) - len(verdicts)
     lines = [
-        '# Reproduction of published results',
+        TITLE,
         '',
         f'{verdicts.count("inside")} of {len(verdicts)} figures are inside the '
         f'tolerance (0.3 points of AP, 0.5 of mIoU), {verdicts.count("OUTSIDE")} outside, '

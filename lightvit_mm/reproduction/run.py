@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lightvit_mm.engine.history import metrics_in_percent, read_history
 from lightvit_mm.errors import UserError
+from lightvit_mm.files import check_output_file
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
     INIT,
@@ -23,7 +24,7 @@ from lightvit_mm.reproduction.record import (
     row_folder,
     write_record,
 )
-from lightvit_mm.reproduction.report import write_report
+from lightvit_mm.reproduction.report import TITLE, write_report
 
 
 def reproduce(
@@ -48,8 +49,9 @@ def reproduce(
         Messages of the rows that failed.
 
     Raises:
-        UserError: no row is left.
+        UserError: no row is left, or ``folder`` cannot be written or has another ``report.md``.
     """
+    check_output_file(folder / 'report.md', '--work-dir', TITLE.encode())
     rows = [row for row in rows if row.dataset in data_roots and (row.released or not evaluate)]
     if not evaluate:
         rows = [row for row in rows if _can_start(row, folder, cfg_options)]
@@ -176,7 +178,14 @@ def _launcher(gpus: int) -> list[str]:
 
 
 def _call(command: list[str]) -> None:
-    status = subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            # It ends too, and may write what it still has.
+            process.terminate()
+            process.wait()
+            raise
     if status:
         script = next(part for part in command if part.startswith('tools/'))
         raise UserError(f'exit status {status} of {script}; see its output and its log')

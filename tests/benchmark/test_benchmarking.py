@@ -11,7 +11,14 @@ from torch import nn
 
 from lightvit_mm.backbones import EdgeViT, RepViT, ShuffleT2TViT
 from lightvit_mm.benchmark import run
-from lightvit_mm.benchmark.report import as_table, exponent, mean_ratios, plot, write_json
+from lightvit_mm.benchmark.report import (
+    as_table,
+    check_files,
+    exponent,
+    mean_ratios,
+    plot,
+    write_json,
+)
 from lightvit_mm.benchmark.run import Result, Row, Settings, benchmark
 from lightvit_mm.benchmark.subjects import Subject, find_subjects, variants
 from lightvit_mm.errors import UserError
@@ -214,6 +221,26 @@ def test_exponent_and_chart(tmp_path):
     powers = plot(str(file), results, 'made up')
     assert powers == pytest.approx({'a': 2.5, 'timm a': 2.5, 'b': 2.0})
     assert file.read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize('suffix', ['', '.png', '.jpg', '.webp', '.svg', '.pdf', '.eps'])
+def test_files_are_checked_first(tmp_path, suffix):
+    results = [made_up('a', side, 1e-6 * side**2.5) for side in (256, 512)]
+    table, chart = str(tmp_path / 'new/table.json'), str(tmp_path / f'new/chart{suffix}')
+    for _ in range(2):
+        check_files(table, chart)
+        write_json(table, results, 'cpu', 'python')
+        plot(chart, results, 'made up')
+    other = tmp_path / f'other{suffix}'
+    other.write_text('{"images": []}')
+    for arguments, said in (
+        ((str(other), None), '--json .* this tool did not write it'),
+        ((None, str(other)), '--plot .* this tool did not write it'),
+        ((None, f'{other}/below'), 'cannot be written'),
+        ((None, str(tmp_path / 'chart.doc')), 'chart.doc: give a suffix of .*png'),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_files(*arguments)
 
 
 def test_the_tool(tmp_path):

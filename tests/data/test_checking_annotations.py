@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS, METRICS, init_default_scope
 from lightvit_mm.data.checking import check_before_run, check_everything, summary
 from lightvit_mm.data.coco_file import CocoUse, _decompress, check_coco
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError
+from lightvit_mm.errors import UserError
 
 NAMES = ['a.png', 'b.png', 'c.png']
 
@@ -467,6 +468,26 @@ def test_all_findings_as_json(root, content, tmp_path):
     assert written[0]['findings'][0]['item'] == 'annotation 1'
 
 
+def test_where_findings_are_written(root, content, tmp_path):
+    from lightvit_mm.data.checking import check_reports_file, write_reports
+
+    config, reports = write_and_check(root, content)
+    for some in ([], reports):
+        check_reports_file(config, tmp_path / 'new/all.json')
+        write_reports(some, tmp_path / 'new/all.json')
+    check_reports_file(config, tmp_path / 'new/all.json')
+    annotations = root / 'annotations/instances_val.json'
+    (tmp_path / 'other.json').write_text(annotations.read_text())
+    for file, said in (
+        (annotations, 'is an input'),
+        (tmp_path / 'other.json', 'this tool did not write it'),
+        (annotations / 'all.json', 'cannot be written'),
+        (tmp_path, 'is a folder'),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_reports_file(config, file)
+
+
 def run_tool(monkeypatch, *arguments) -> int:
     tool = REPOSITORY / 'tools/check_data.py'
     monkeypatch.setattr('sys.argv', [str(tool), *map(str, arguments)])
@@ -483,6 +504,10 @@ def test_exit_status(root, content, monkeypatch, capsys):
     assert run_tool(monkeypatch, *arguments) == 0
     assert '0 errors, 2 warnings, 0 notes' in capsys.readouterr().out
     (root / 'images/val/b.png').unlink()
+    monkeypatch.setattr('lightvit_mm.data.checking.check_everything', pytest.fail)
+    assert run_tool(monkeypatch, *arguments, '--out', config) == 2
+    assert f'--out {config} exists' in capsys.readouterr().err
+    monkeypatch.undo()
     assert run_tool(monkeypatch, *arguments, '--out', root / 'all.json') == 1
     said = capsys.readouterr().out
     assert f'image 2: {root}/images/val/b.png' in said

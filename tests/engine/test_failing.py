@@ -1,6 +1,8 @@
 """The error and the checkpoint of a training whose disk or data fail on the way."""
 
+import os
 import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from helpers.toy_run import ToyMetric, run_toy, toy_config
 
 from lightvit_mm.engine.running import train
 from lightvit_mm.engine.whole_files import is_whole
-from lightvit_mm.errors import UserError
+from lightvit_mm.errors import UserError, user_errors
 
 
 @pytest.fixture
@@ -72,6 +74,36 @@ def test_a_work_dir_that_cannot_be_made(tmp_path):
     said = failure_of(toy_config(tmp_path / 'file' / 'work'))
     assert f"Not a directory: '{tmp_path}/file/work'" in said
     assert 'no checkpoint was saved' in said
+
+
+@pytest.mark.parametrize('number, status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_a_checkpoint_is_written(tmp_path, monkeypatch, number, status):
+    fsync, calls = os.fsync, []
+
+    def interrupted(file):
+        calls.append(file)
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        fsync(file)
+
+    monkeypatch.setattr('lightvit_mm.files.os.fsync', interrupted)
+    with pytest.raises(SystemExit) as caught, user_errors():
+        train(toy_config(tmp_path))
+    assert caught.value.code == status
+    assert not list(tmp_path.rglob('*.part'))
+    assert (tmp_path / 'train.lock').read_text() == ''
+    runner = train(toy_config(tmp_path), resume='auto')
+    assert runner.epoch == 4
+
+
+def test_weights_to_start_from_are_not_replaced(tmp_path):
+    train(toy_config(tmp_path, epochs=1))
+    before = (tmp_path / 'epoch_1.pth').read_bytes()
+    start = f'{tmp_path}/./epoch_1.pth'
+    said = failure_of(toy_config(tmp_path, epochs=1, load_from=start))
+    assert 'is in the work dir, where this training would replace it' in said
+    assert (tmp_path / 'epoch_1.pth').read_bytes() == before
+    train(toy_config(tmp_path / 'other', epochs=1, load_from=start))
 
 
 def test_resuming_takes_the_last_whole_checkpoint_and_its_seed(tmp_path, capsys):

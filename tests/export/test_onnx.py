@@ -155,11 +155,12 @@ def test_diverged_weights_are_an_error_and_the_older_file_stays(onnxruntime, seg
     torch.save(content, diverged := tmp_path / 'diverged.pth')
     out = tmp_path / 'made' / 'backbone.onnx'
     out.parent.mkdir()
-    out.write_text('an older export')
+    older = b'\x08\n\x12\x07pytorch, an older export'
+    out.write_bytes(older)
     config = load_config(SEGMENTOR)
     with pytest.raises(UserError, match='deviates from PyTorch by nan'):
         export_onnx(config, str(diverged), str(out), (32, 32), backbone_only=True)
-    assert out.read_text() == 'an older export'
+    assert out.read_bytes() == older
     assert list(out.parent.iterdir()) == [out]
 
 
@@ -184,6 +185,35 @@ def test_a_failed_export_leaves_the_older_file(onnxruntime, tmp_path, module, pi
         export_module(module, out, ['map'], (8, 8), pictures=pictures)
     assert out.read_text() == 'an older export'
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_export_replaces_an_export_and_nothing_else(onnxruntime, tmp_path, monkeypatch):
+    out, weights = tmp_path / 'model.onnx', tmp_path / 'a.pth'
+    config = load_config(SEGMENTOR)
+    monkeypatch.setattr('lightvit_mm.engine.predicting.load_model', lambda *_: pytest.fail('work'))
+    weights.write_bytes(b'PK weights')
+    (tmp_path / 'other.onnx').write_bytes(b'notes')
+    before = sorted(tmp_path.iterdir())
+    for place, said in (
+        (weights, 'a.pth is an input'),
+        (tmp_path, 'is a folder'),
+        (tmp_path / 'other.onnx', 'this tool did not write it'),
+        (weights / 'model.onnx', 'cannot be written'),
+    ):
+        with pytest.raises(UserError, match=said):
+            export_onnx(config, str(weights), str(place), (64, 64))
+    assert weights.read_bytes() == b'PK weights'
+    (tmp_path / 'model.int8.onnx').write_bytes(b'notes')
+    with pytest.raises(UserError, match=r'model\.int8\.onnx exists'):
+        export_onnx(config, str(weights), str(out), (64, 64), quantize=str(tmp_path))
+    (tmp_path / 'model.int8.onnx').unlink()
+    export_module(nn.Identity(), out, ['same'], (8, 8))
+    made = out.read_bytes()
+    # Far enough to see that the place is accepted.
+    with pytest.raises(UserError, match=r'^--image .*absent\.png'):
+        export_onnx(config, str(weights), str(out), (64, 64), images=['absent.png'])
+    assert out.read_bytes() == made
+    assert sorted(tmp_path.iterdir()) == sorted([*before, out])
 
 
 def test_refusals(onnxruntime, tmp_path, monkeypatch):

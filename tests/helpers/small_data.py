@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
+from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
 from helpers.repository import REPOSITORY
@@ -81,6 +83,18 @@ def tiny_detector(root: Path, tmp_path: Path, **options):
     config.model.neck.update(in_channels=[8] * 4, out_channels=8)
     config.model.bbox_head.update(in_channels=8, feat_channels=8)
     return config
+
+
+def save_checkpoint(config, file: Path) -> str:
+    """Untrained weights of a config's model, as a training would save them."""
+    torch.manual_seed(0)
+    init_default_scope(config.default_scope)
+    dataset = config.test_dataloader.dataset
+    classes = (dataset.get('metainfo') or {}).get('classes', CLASSES)
+    meta = {'dataset_meta': {'classes': classes, 'palette': [(0, 0, 255)] * len(classes)}}
+    state = MODELS.build(copy.deepcopy(config.model)).state_dict()
+    torch.save({'state_dict': state, 'meta': meta}, file)
+    return str(file)
 
 
 def segmentor_config(root: Path, **options):

@@ -60,6 +60,22 @@ def test_label_maps(tmp_path, drawn):
     assert (tmp_path / 'sheet.jpg').is_file()
 
 
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.JPEG'])
+def test_a_sheet_replaces_a_sheet_and_nothing_else(small_coco, tmp_path, monkeypatch, suffix):
+    config = detector_config(small_coco)
+    sheet, photo = tmp_path / f'sheet{suffix}', tmp_path / f'photo{suffix}'
+    for _ in range(2):
+        browse(config, sheet, 1)
+    Image.fromarray(pixels()).save(photo)
+    before = photo.read_bytes()
+    inside = small_coco / f'images/train/sheet{suffix}'
+    for out, said in ((photo, 'did not write it'), (inside, 'is inside')):
+        with pytest.raises(UserError, match=said):
+            browse(config, out, 1)
+    assert photo.read_bytes() == before
+    assert not inside.exists()
+
+
 @pytest.mark.parametrize(
     ('out', 'number', 'said'),
     [('sheet.gif', 1, 'give a file that ends in .jpg'), ('sheet.jpg', 0, '--number 0: give')],

@@ -130,6 +130,24 @@ def test_names_are_text_and_no_markup(begun):
     assert '<script>' not in (begun / 'report.html').read_text()
 
 
+def test_a_page_replaces_a_page_and_nothing_else(begun, tmp_path, monkeypatch):
+    for _ in range(2):
+        write_report(begun, with_predictions=False)
+    monkeypatch.setattr('lightvit_mm.reporting.report.load_config', pytest.fail)
+    (log,) = begun.glob('*/*.log')
+    (tmp_path / 'other.html').write_text('<html><title>other</title>')
+    before = sorted(tmp_path.iterdir()), log.read_text()
+    for out, said in (
+        (begun, 'is a folder'),
+        (log, 'this tool did not write it'),
+        (tmp_path / 'other.html', 'this tool did not write it'),
+        (log / 'page.html', 'cannot be written'),
+    ):
+        with pytest.raises(UserError, match=said):
+            write_report(begun, out, with_predictions=False)
+    assert (sorted(tmp_path.iterdir()), log.read_text()) == before
+
+
 def test_segmentor(tmp_path):
     rng = np.random.default_rng(0)
     for folder, shape, high in (('images', (48, 64, 3), 256), ('labels', (48, 64), 5)):

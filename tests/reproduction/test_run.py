@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -78,16 +80,16 @@ class Calls(list):
     def __init__(self):
         self.effects = []
 
-    def __call__(self, command, check):
+    def __call__(self, command):
         self.append(' '.join(command))
         status = self.effects.pop(0)() if self.effects else 0
-        return SimpleNamespace(returncode=status or 0)
+        return nullcontext(SimpleNamespace(wait=lambda: status or 0))
 
 
 @pytest.fixture
 def calls(monkeypatch):
     made = Calls()
-    monkeypatch.setattr(run.subprocess, 'run', made)
+    monkeypatch.setattr(run.subprocess, 'Popen', made)
     return made
 
 
@@ -237,6 +239,34 @@ def test_rows_without_data_or_weights_are_left_out(tmp_path, calls):
     for rows, evaluate in (([WITHOUT_WEIGHTS], False), ([WITHOUT_WEIGHTS], True), ([], False)):
         with pytest.raises(UserError, match='no row is left'):
             reproduce(rows, KNOWN, DATA, tmp_path, evaluate=evaluate)
+
+
+def test_a_work_dir_with_another_report(tmp_path, calls):
+    report = tmp_path / 'report.md'
+    report.write_text('# Something else')
+    for folder, said in ((tmp_path, 'this tool did not write it'), (report, 'cannot be written')):
+        with pytest.raises(UserError, match=said):
+            reproduce([DETECTOR], KNOWN, DATA, folder)
+    assert report.read_text() == '# Something else'
+    assert not calls
+
+
+def test_a_row_ends_with_the_series(monkeypatch, tmp_path):
+    """Not as an orphan that trains on."""
+    code = 'import time; print(1, flush=True); time.sleep(60)'
+    ended = []
+
+    class Process(run.subprocess.Popen):
+        def wait(self, timeout=None):
+            if self.poll() is None and not ended:
+                ended.append(self)
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(run.subprocess, 'Popen', Process)
+    with pytest.raises(KeyboardInterrupt):
+        run._call([sys.executable, '-c', code])
+    assert ended[0].returncode == -15
 
 
 @pytest.fixture
