@@ -207,10 +207,9 @@ def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: 
     for name in expected:
         if name not in tensors:
             continue
-        there, here = _form(tensors[name]), _form(expected[name])
-        if there != here:
-            misfits.append(f'{match.origin(name)}: {there} in the file, {here} here')
-        elif tensors[name].is_meta or not tensors[name].float().isfinite().all():
+        if misfit := form_misfit(tensors[name], expected[name]):
+            misfits.append(f'{match.origin(name)}: {misfit}')
+        elif not has_values(tensors[name]):
             without_values.append(match.origin(name))
     problems = [
         _listed('missing', match.missing),
@@ -230,6 +229,21 @@ def fit(match: Match, expected: Mapping[str, torch.Tensor], owner: str, source: 
     return {**tensors, **unchanged}
 
 
+def form_misfit(value: object, expected: torch.Tensor) -> str | None:
+    """Compare shape and kind of number of a value in a file with those of a model's tensor.
+
+    Returns:
+        Both, for a message; None if they are alike, whatever their precision.
+    """
+    there, here = _form(value), _form(expected)
+    return None if there == here else f'{there} in the file, {here} here'
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has values, and all are finite in single precision."""
+    return not tensor.is_meta and bool(tensor.float().isfinite().all())
+
+
 def _parts(names: Iterable[str]) -> str:
     counts = Counter(name.split('.')[0] for name in names)
     return ', '.join(f'{part} ({count})' for part, count in counts.items())
@@ -243,6 +257,8 @@ def _form(value: object) -> str:
     """Shape and kind of number, regardless of the precision."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
+    if value.is_nested:
+        return 'nested tensor'
     kind = '' if value.is_floating_point() else f' {"complex" if value.is_complex() else "integer"}'
     layout = '' if value.layout is torch.strided else f' {value.layout}'
     return f'{tuple(value.shape)}{kind}{layout}'

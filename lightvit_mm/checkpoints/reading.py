@@ -74,6 +74,11 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     if not path.is_file():
         what = 'is a directory, not a file' if path.is_dir() else 'does not exist'
         raise MissingFileError(f'checkpoint {path} {what}')
+    if path.suffix.lower() == '.onnx':
+        raise CheckpointError(
+            f'{path} is an exported model, which tools/test.py and tools/predict.py run; expected '
+            'the checkpoint that it was exported from'
+        )
     if _is_safetensors(path):
         content: Any = _read_safetensors(path, map_location)
     else:

@@ -102,7 +102,7 @@ class _Namespace(_Part):
 def _values(dtype: object, shape: object, data: object, order: str) -> np.ndarray:
     if not (isinstance(dtype, _DType) and isinstance(shape, tuple) and isinstance(data, bytes)):
         raise RefusedError('a numpy array that is not made of a type, a shape and bytes')
-    values: np.ndarray = np.ndarray(shape, dtype.build(), data, order=order)  # type: ignore[call-overload]
+    values: np.ndarray = np.ndarray(shape, dtype.build(), data, order=order)  # type: ignore[arg-type]
     # Empty texts take no bytes, whatever their number.
     if values.nbytes != len(data) or values.size > max(len(data), 1):
         raise RefusedError('a numpy array whose shape does not match its bytes')
@@ -137,7 +137,7 @@ def _empty_bytes() -> bytes:
 
 
 # What a file can make each of them do, with any arguments, is in the comment next to it.
-ALLOWED_GLOBALS: list[tuple[Callable, str]] = [
+ALLOWED_GLOBALS: list[Callable | tuple[Callable, str]] = [
     # Keep arguments and state. `rebuild` makes the object from checked ones, or refuses.
     (_DType, 'numpy.dtype'),
     (_Array, 'numpy.ndarray'),

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from lightvit_mm.backbones import PyramidBackbone
-from lightvit_mm.checkpoints.layout import WeightsError, unwrap
+from lightvit_mm.checkpoints import CheckpointError, WeightsError
+from lightvit_mm.checkpoints.layout import form_misfit, has_values, unwrap
 from lightvit_mm.errors import ConfigError
 
 MAX_NAMED = 8  # tensors per warning; a Mask R-CNN has six in its last layers
+
+
+class Fault(Enum):
+    """Why a tensor cannot be loaded from a checkpoint."""
+
+    MISSING = 'missing'
+    SHAPE = 'another shape'
+    VALUE = 'no numbers that a model can use'
 
 
 class Misfit(NamedTuple):
@@ -23,17 +35,16 @@ class Misfit(NamedTuple):
 
     Attributes:
         name: name of the tensor in the model.
-        theirs: shape in the checkpoint, None if it is missing there.
-        ours: shape in the model.
+        fault: why.
+        detail: what is in the file, and what the model expects.
     """
 
     name: str
-    theirs: tuple[int, ...] | None
-    ours: tuple[int, ...]
+    fault: Fault
+    detail: str
 
     def __str__(self) -> str:
-        theirs = 'missing' if self.theirs is None else self.theirs
-        return f'{self.name}: {theirs} in the file, {self.ours} here'
+        return f'{self.name}: {self.detail}'
 
 
 def check_channels(model: nn.Module, config: Mapping[str, Any]) -> None:
@@ -92,8 +103,8 @@ def _check_head(name: str, head: Mapping[str, Any], levels: list[int], source: s
             )
 
 
-def require_whole(model: nn.Module, checkpoint: str) -> None:
-    """Refuse a checkpoint that lacks part of the model, for evaluation or resuming.
+def require_whole(model: nn.Module, checkpoint: str, part: str = '') -> None:
+    """Refuse a checkpoint that lacks part of the model, for evaluation or prediction.
 
     mmengine loads what fits and warns about the rest, which is right only before a new training.
     The backbones check their own weights.
@@ -101,17 +112,24 @@ def require_whole(model: nn.Module, checkpoint: str) -> None:
     Args:
         model: detector or segmentor.
         checkpoint: file or address that its weights come from.
+        part: prefix of the tensors that are needed.
 
     Raises:
-        WeightsError: a tensor of the neck or a head is missing or has another shape.
+        WeightsError: a tensor of the neck or a head is missing, has another shape or kind, or has
+            no finite values.
     """
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
-    misfits = [str(misfit) for misfit in _misfits(model, content)]
+    require_all(model, unwrap(content), checkpoint, part)
+
+
+def require_all(model: nn.Module, weights: Mapping[str, Any], source: str, part: str = '') -> None:
+    """`require_whole` for weights that are already read from ``source``."""
+    misfits = [misfit for misfit in _misfits(model, weights) if misfit.name.startswith(part)]
+    _refuse_values(misfits, source)
     if misfits:
         raise WeightsError(
-            f'{checkpoint} is not the checkpoint of a whole model of this config: {len(misfits)} '
-            f'tensors do not fit ({"; ".join(misfits[:3])}{"; …" if len(misfits) > 3 else ""}). '
-            'Use the config that it was trained with'
+            f'{source} is not the checkpoint of a whole model of this config: {len(misfits)} '
+            f'tensors do not fit ({_first(misfits)}). Use the config that it was trained with'
         )
 
 
@@ -122,15 +140,19 @@ def warn_of_new_weights(model: nn.Module, checkpoint: str, classes: Sequence[str
         model: detector or segmentor. Its backbone is left out, since it loads all weights or none.
         checkpoint: file or address that the training starts from.
         classes: class names of the training data, empty if unknown.
+
+    Raises:
+        WeightsError: a tensor has the shape of the model's, but another kind or no finite values.
     """
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
-    misfits = _misfits(model, content)
-    others = [str(misfit) for misfit in misfits if misfit.theirs is not None]
-    absent = Counter(misfit.name.split('.')[0] for misfit in misfits if misfit.theirs is None)
+    misfits = _misfits(model, unwrap(content))
+    _refuse_values(misfits, checkpoint)
+    others = [str(misfit) for misfit in misfits if misfit.fault is Fault.SHAPE]
+    absent = Counter(m.name.split('.')[0] for m in misfits if m.fault is Fault.MISSING)
     parts = [f'{count} of {part}: missing in the file' for part, count in absent.items()]
     if len(others) > MAX_NAMED:
         others[MAX_NAMED:] = [f'and {len(others) - MAX_NAMED} more of another shape']
-    warnings = _other_classes(content, classes)
+    warnings = _other_classes(content, checkpoint, classes)
     if misfits:
         warnings.append(
             f'{len(misfits)} tensors keep their initial values ({"; ".join(others + parts)})'
@@ -142,31 +164,103 @@ def warn_of_new_weights(model: nn.Module, checkpoint: str, classes: Sequence[str
 def warn_of_other_classes(checkpoint: str, classes: Sequence[str]) -> None:
     """Warn if a checkpoint was trained on other classes than those of the data."""
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
-    for warning in _other_classes(content, classes):
+    for warning in _other_classes(content, checkpoint, classes):
         print_log(f'{checkpoint}: {warning}', logger='current', level=logging.WARNING)
 
 
-def _misfits(model: nn.Module, content: Mapping[str, Any]) -> list[Misfit]:
-    """Tensors outside the backbones that a checkpoint lacks or has in another shape."""
-    weights = {key.removeprefix('module.'): value for key, value in unwrap(content).items()}
+def meta_of(content: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """What a checkpoint records besides its tensors; empty if it has no ``'meta'``.
+
+    Raises:
+        CheckpointError: it is not a dict.
+    """
+    meta = content.get('meta')
+    return {} if meta is None else require_dict(meta, source, 'meta')
+
+
+def require_dict(value: Any, source: str, name: str) -> Mapping[str, Any]:
+    """Check that an entry of a checkpoint is a dict.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if not isinstance(value, Mapping):
+        raise CheckpointError(
+            f'{source} is damaged: its {name!r} is a {type(value).__name__}; expected a dict'
+        )
+    return value
+
+
+def dataset_meta_of(content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What a checkpoint records of its training data, such as ``'classes'`` and ``'palette'``.
+
+    Args:
+        content: the content of the checkpoint.
+        source: its file or address, for messages.
+
+    Returns:
+        The entries, with names in lower case. ``'classes'`` is a tuple, and absent if unknown.
+
+    Raises:
+        CheckpointError: it is not a dict, or its classes are not names.
+    """
+    meta = meta_of(content, source)
+    found = meta.get('dataset_meta')
+    if found is None:
+        # mmdet before 3.0 and mmseg before 1.0 store meta["CLASSES"].
+        found = {key: meta[key] for key in meta if str(key).lower() in ('classes', 'palette')}
+    found = require_dict(found, source, 'dataset_meta')
+    entries = {str(key).lower(): value for key, value in found.items()}
+    classes = entries.pop('classes', None)
+    classes = (classes,) if isinstance(classes, str) else () if classes is None else classes
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(c, str) for c in classes):
+        raise CheckpointError(
+            f'{source} is damaged: its classes are {reprlib.repr(classes)}; expected a list of '
+            'names. Delete them from the file, and those of the config are used'
+        )
+    return {**entries, 'classes': tuple(classes)} if classes else entries
+
+
+def _misfits(model: nn.Module, weights: Mapping[str, Any]) -> list[Misfit]:
+    """Tensors outside the backbones that cannot be loaded from the weights of a checkpoint."""
+    weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     strict = tuple(
         f'{name}.' for name, part in model.named_modules() if isinstance(part, PyramidBackbone)
     )
-    return [
-        Misfit(name, tuple(weights[name].shape) if name in weights else None, tuple(value.shape))
-        for name, value in model.state_dict().items()
-        if not name.startswith(strict) and not name.endswith('num_batches_tracked')
-        if name not in weights or weights[name].shape != value.shape
-    ]
+    misfits = []
+    for name, tensor in model.state_dict().items():
+        if name.startswith(strict):
+            continue
+        if name in weights:
+            value = weights[name]
+            if difference := form_misfit(value, tensor):
+                is_tensor = isinstance(value, torch.Tensor) and not value.is_nested
+                reshaped = is_tensor and value.shape != tensor.shape
+                fault = Fault.SHAPE if reshaped else Fault.VALUE
+                misfits.append(Misfit(name, fault, difference))
+            elif not has_values(value):
+                misfits.append(Misfit(name, Fault.VALUE, 'without finite values'))
+        elif not name.endswith('num_batches_tracked'):
+            detail = f'missing in the file, {tuple(tensor.shape)} here'
+            misfits.append(Misfit(name, Fault.MISSING, detail))
+    return misfits
 
 
-def _other_classes(content: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
-    meta = content.get('meta') or {}
-    # mmdet before 3.0 and mmseg before 1.0 store meta["CLASSES"].
-    theirs = {key.lower(): value for key, value in (meta.get('dataset_meta') or meta).items()}.get(
-        'classes'
-    )
-    theirs = (theirs,) if isinstance(theirs, str) else theirs
+def _refuse_values(misfits: Sequence[Misfit], source: str) -> None:
+    broken = [misfit for misfit in misfits if misfit.fault is Fault.VALUE]
+    if broken:
+        raise WeightsError(
+            f'{source} is damaged: {len(broken)} tensors hold no numbers that a model can use '
+            f'({_first(broken)}). Nothing was loaded. Use an earlier checkpoint'
+        )
+
+
+def _first(misfits: Sequence[Misfit]) -> str:
+    return '; '.join(map(str, misfits[:3])) + ('; …' if len(misfits) > 3 else '')
+
+
+def _other_classes(content: Mapping[str, Any], source: str, classes: Sequence[str]) -> list[str]:
+    theirs = dataset_meta_of(content, source).get('classes')
     if not theirs or not classes or list(theirs) == list(classes):
         return []
     return [f'it was trained on {_some(theirs)}, these data have {_some(classes)}']

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from rich.console import Console
@@ -21,19 +20,20 @@ from rich.console import Console
 from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.config import data_paths, datasets_of
 from lightvit_mm.engine.amp import use_amp
-from lightvit_mm.engine.broken_samples import NamingRunner
 from lightvit_mm.engine.exported_model import is_onnx, use_onnx
 from lightvit_mm.engine.launching import LAUNCHERS, join_process_group, leave_process_group
 from lightvit_mm.engine.locking import lock_work_dir
 from lightvit_mm.engine.memory import ResidentMemoryHook, keep_freed_memory
 from lightvit_mm.engine.model_checks import (
     check_channels,
+    meta_of,
     require_whole,
     warn_of_new_weights,
     warn_of_other_classes,
 )
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.engine.progress import progress_line, use_tensorboard
+from lightvit_mm.engine.resuming import CheckingRunner, bare_model
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import ConfigError, UserError
 from lightvit_mm.files import check_output_file, check_output_folder
@@ -75,17 +75,17 @@ def train(
     check_before_run(config, ('train', 'val') if config.get('val_cfg') else ('train',))
     _apply_options(config, amp, auto_scale_lr)
     with _explained_failures(config.work_dir), _locked(config):
-        if resume:
+        if resume is not None:
             _resume_from(config, resume)
         elif not config.get('resume'):
             _keep_start(config)
         runner = _runner(config)
-        if resume:
-            require_whole(_bare_model(runner), config.load_from)
-            warn_of_other_classes(config.load_from, _classes(config, 'train'))
-        elif config.get('load_from'):
+        if config.get('load_from'):
             classes = _classes(config, 'train')
-            warn_of_new_weights(_bare_model(runner), config.load_from, classes)
+            if config.get('resume'):
+                warn_of_other_classes(config.load_from, classes)
+            else:
+                warn_of_new_weights(bare_model(runner), config.load_from, classes)
         if not torch.cuda.is_available():
             runner.register_hook(ResidentMemoryHook())
         with progress_line(runner):
@@ -112,7 +112,7 @@ def show_param_groups(config: Config, amp: bool = False, auto_scale_lr: bool = F
         wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.scale_lr(wrapper, runner.auto_scale_lr)
         if runner.rank == 0:
-            model = _bare_model(runner)
+            model = bare_model(runner)
             console = Console()
             if not console.is_terminal:
                 console.width = 120
@@ -187,7 +187,7 @@ def test(
             config.test_evaluator.update(output_dir=labels, keep_results=True)
         runner = _runner(config)
         if not is_onnx(checkpoint):
-            require_whole(_bare_model(runner), checkpoint)
+            require_whole(bare_model(runner), checkpoint)
             warn_of_other_classes(checkpoint, _classes(config, 'test'))
         if out and is_detector:
             from mmdet.evaluation import DumpDetResults
@@ -226,6 +226,11 @@ def _finished_labels(folder: str) -> Iterator[str]:
 
 
 def _resume_from(config: Config, resume: str) -> None:
+    if not resume:
+        raise UserError(
+            '--resume: the name of the checkpoint is empty (an unset variable?). Name a file, or '
+            'give --resume alone for the last checkpoint of the work dir'
+        )
     if resume == 'auto':
         found = latest_checkpoint(config.work_dir)
         if found is None:
@@ -238,7 +243,8 @@ def _resume_from(config: Config, resume: str) -> None:
     # mmengine restores the seed of the checkpoint only after the data loader has started to shuffle
     # with another one.
     if config.get('randomness', {}).get('seed') is None:
-        seed = CheckpointLoader.load_checkpoint(resume, 'cpu').get('meta', {}).get('seed')
+        content = CheckpointLoader.load_checkpoint(resume, 'cpu', logger='silent')
+        seed = meta_of(content, resume).get('seed')
         config.randomness = {**config.get('randomness', {}), 'seed': seed}
 
 
@@ -310,20 +316,13 @@ def _runner(config: Config) -> Runner:
     if not torch.cuda.is_available():
         keep_freed_memory()
     try:
-        runner = NamingRunner.from_cfg(config)
+        runner = CheckingRunner.from_cfg(config)
     except (KeyError, TypeError) as error:
         if isinstance(error, UserError) or not MISNAMED.search(str(error)):
             raise
         raise ConfigError(f'{config.filename} cannot be built: {error.args[0]}') from error
-    check_channels(_bare_model(runner), config.model.get('module', config.model))
+    check_channels(bare_model(runner), config.model.get('module', config.model))
     return runner
-
-
-def _bare_model(runner: Runner) -> torch.nn.Module:
-    model = runner.model
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def _log_file(runner: Runner) -> str:

@@ -163,18 +163,15 @@ def export_onnx(
     if not backbone_only and not whole_detector:
         _check_segmentor(config, dynamic)
     # Imported here because exporting a module does not need OpenMMLab's heads.
-    from lightvit_mm.engine.model_checks import require_whole
     from lightvit_mm.engine.predicting import find_images, load_model
 
     calibration = find_images(quantize)[1] if quantize else []
-    model = load_model(config, checkpoint, 'cpu')
+    model = load_model(config, checkpoint, 'cpu', backbone_only)
     if dynamic and not getattr(model.backbone, 'open_size', True):
         raise UserError(
             f'{type(model.backbone).__name__} cannot be exported with --dynamic: its graph depends '
             'on the size. Leave --dynamic out and export one file for each --size'
         )
-    if not backbone_only:
-        require_whole(model, checkpoint)
     settings = config.model.get('data_preprocessor') or {}
     compare, batch, metadata = None, DYNAMIC_BATCH if dynamic else 1, {}
     if backbone_only:

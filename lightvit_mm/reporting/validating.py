@@ -16,7 +16,6 @@ from rich.progress import track
 from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.config import evaluators_of
 from lightvit_mm.engine.broken_samples import NamingRunner
-from lightvit_mm.engine.model_checks import require_whole
 from lightvit_mm.engine.predicting import load_model, usable_device
 from lightvit_mm.reporting import detection, segmentation
 from lightvit_mm.reporting.drawing import Colour, palette_of
@@ -92,7 +91,6 @@ def validate(config: Config, checkpoint: str, device: str | None = None) -> Dete
     """
     check_before_run(config, ('val',))
     model = load_model(config, checkpoint, usable_device(device))
-    require_whole(model, checkpoint)
     loader = NamingRunner.build_dataloader(_in_order(config.val_dataloader))
     if config.default_scope == 'mmdet':
         return _detections(model, loader, config)

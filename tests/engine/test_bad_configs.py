@@ -15,10 +15,12 @@ from lightvit_mm.checkpoints import CheckpointError, WeightsError
 from lightvit_mm.engine.arguments import add_cfg_options
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.model_checks import check_channels
-from lightvit_mm.engine.predicting import predict
+from lightvit_mm.engine.predicting import load_model, predict
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train
 from lightvit_mm.errors import ConfigError, UserError
+from lightvit_mm.export.onnx import export_onnx
+from lightvit_mm.reporting.validating import validate
 
 pytestmark = pytest.mark.usefixtures('quick_runner')
 
@@ -297,3 +299,65 @@ def test_a_config_without_an_environment(tmp_path):
     (tmp_path / 'config.py').write_text('model = dict(type="RepViT")\n')
     config = load_config(str(tmp_path / 'config.py'))
     assert config.default_scope == 'mmengine'
+
+
+@pytest.fixture(scope='module')
+def trained(small_coco, tmp_path_factory):
+    """A checkpoint of one iteration."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    config = small_data.tiny_detector(small_coco, work_dir)
+    config.train_cfg.update(max_epochs=1, val_interval=9)
+    config.default_hooks.checkpoint.interval = 1
+    train(config)
+    return torch.load(work_dir / 'work/epoch_1.pth', weights_only=False)
+
+
+NECK_WEIGHT = 'neck.lateral_convs.0.conv.weight'
+VALUES = {
+    'NaN': (lambda v: v * float('nan'), 'without finite values'),
+    'overflow': (lambda v: v.double() + 1e300, 'without finite values'),
+    'meta': (lambda v: v.to('meta'), 'without finite values'),
+    'int32': (lambda v: v.int(), r'\(8, 8, 1, 1\) integer in the file, \(8, 8, 1, 1\) here'),
+    'bool': (lambda v: v > 0, r'\(8, 8, 1, 1\) integer in the file'),
+    'complex': (lambda v: v.to(torch.complex64), r'\(8, 8, 1, 1\) complex in the file'),
+    'sparse': (lambda v: v.to_sparse(), r'\(8, 8, 1, 1\) torch\.sparse_coo in the file'),
+    'list': (lambda v: v.tolist(), 'list in the file'),
+    'none': (lambda v: None, 'NoneType in the file'),
+}
+WAYS = {
+    'test': lambda config, file, images: evaluate(config, file),
+    'predict': lambda config, file, images: predict(config, file, images, config.work_dir),
+    'load_from': lambda config, file, images: train(config),
+    'resume': lambda config, file, images: train(config, resume=file),
+    'export': lambda config, file, images: export_onnx(
+        config, file, f'{config.work_dir}.onnx', (64, 64), images=[f'{images}/a.png']
+    ),
+    'report': lambda config, file, images: validate(config, file, 'cpu'),
+}
+# Every kind of value in one way, and every way with one kind.
+PAIRS = [*((value, 'predict') for value in VALUES), *(('NaN', w) for w in WAYS if w != 'predict')]
+
+
+@pytest.mark.parametrize(('value', 'way'), [*PAIRS, ('list', 'load_from'), ('int32', 'load_from')])
+def test_values_outside_the_backbone(small_coco, trained, tmp_path, value, way):
+    make, said = VALUES[value]
+    weights = {**trained['state_dict'], NECK_WEIGHT: make(trained['state_dict'][NECK_WEIGHT])}
+    file = tmp_path / 'epoch_1.pth'
+    torch.save({**trained, 'state_dict': weights}, file)
+    config = small_data.tiny_detector(small_coco, tmp_path)
+    config.train_cfg.update(max_epochs=2, val_interval=9)
+    config.load_from = str(file)
+    pattern = rf'epoch_1\.pth is damaged: 1 tensors .*\({NECK_WEIGHT}: {said}.*Nothing was loaded'
+    with pytest.raises(WeightsError, match=pattern):
+        WAYS[way](config, str(file), str(small_coco / 'images/val'))
+
+
+def test_a_backbone_is_exported_without_the_rest(small_coco, trained, tmp_path):
+    weights = {k: v for k, v in trained['state_dict'].items() if k.startswith('backbone.')}
+    torch.save({'state_dict': weights}, tmp_path / 'backbone.pth')
+    config = small_data.tiny_detector(small_coco, tmp_path)
+    model = load_model(config, str(tmp_path / 'backbone.pth'), 'cpu', backbone_only=True)
+    name = 'stem.norm.weight'
+    assert torch.equal(model.backbone.state_dict()[name], weights[f'backbone.{name}'])
+    with pytest.raises(WeightsError, match='24 tensors do not fit'):
+        load_model(config, str(tmp_path / 'backbone.pth'), 'cpu')
