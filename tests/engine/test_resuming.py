@@ -34,6 +34,8 @@ def by_iteration(work_dir, **changes):
     config.train_cfg = {'by_epoch': False, 'max_iters': 6, 'val_interval': 3}
     config.default_hooks.checkpoint.update(by_epoch=False, interval=3)
     config.param_scheduler.update(by_epoch=False)
+    # With the other sampler, mmengine sleeps for two seconds at the end of the data.
+    config.train_dataloader.sampler.type = 'InfiniteSampler'
     return config
 
 
