@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from lightvit_mm.files import whole_file
 from lightvit_mm.measure.timing import alternate
 from lightvit_mm.runtimes.onnxruntime import INPUT, Size, fit_image, open_session
 
+COPIES = 4  # of the float file, which onnxruntime keeps for a while
 # Everything else stays in float: token norms, softmax, activations, postprocessing.
 QUANTISED = ('Conv', 'Gemm', 'MatMul')
 
@@ -57,8 +59,9 @@ def quantize(
         size: height and width of the input.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image cannot be read, or there is too little space for temporary files.
     """
+    _check_space(file)
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -87,6 +90,17 @@ def quantize(
         seconds = _latencies([file, part], size)
         layers = _layers(onnx.load(part).graph)
     return Quantised(out, layers, len(images), seconds)
+
+
+def _check_space(file: Path) -> None:
+    # Without space, onnxruntime writes a part of a file and fails to read it.
+    folder, needed = tempfile.gettempdir(), COPIES * file.stat().st_size
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f'--quantize needs {needed / 1e6:.0f} MB for temporary files, and {folder} has '
+            f'{free / 1e6:.0f} MB: make room, or set TMPDIR to another folder'
+        )
 
 
 def _inputs(
