@@ -24,9 +24,6 @@ from lightvit_mm.checkpoints.layout import WRAPPER_KEYS, unwrap
 from lightvit_mm.checkpoints.unpickling import ALLOWED_GLOBALS, RefusedError, rebuild
 from lightvit_mm.errors import MissingFileError
 
-# Of zip archives, and of torch's files from before version 1.6.
-TORCH_STARTS = (b'PK\x03\x04', b'\x80\x02\x8a\nl\xfc\x9cF\xf9')
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -59,7 +56,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     """Read a file that torch or safetensors saved; no code in it is run.
 
     Args:
-        path: a local file. Its content decides the format, not its name.
+        path: a local file. Safetensors may have any name.
         map_location: see torch.load.
 
     Returns:
@@ -124,8 +121,8 @@ def _is_safetensors(path: Path) -> bool:
     """Whether a file begins like safetensors: eight bytes of length, then JSON."""
     with open(path, 'rb') as file:
         start = file.read(9)
-    named = path.suffix == '.safetensors' and not start.startswith(TORCH_STARTS)
-    return named or start[8:] == b'{'
+    # A file of this name is never unpickled: its name promises that nothing in it can run.
+    return path.suffix == '.safetensors' or start[8:] == b'{'
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, torch.Tensor]:
@@ -136,7 +133,7 @@ def _read_safetensors(path: Path, map_location: Any) -> dict[str, torch.Tensor]:
     except Exception as error:  # it has no common class for what a damaged header raises
         raise CheckpointError(
             f'{path} is not a whole safetensors file ({type(error).__name__}: {error}). '
-            'Fetch it again'
+            'Fetch it again, or, if torch saved it, name it .pth'
         ) from error
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
@@ -150,9 +147,9 @@ def _read_torch(path: Path, map_location: Any) -> Any:
         # A damaged byte can raise anything in torch's unpickler.
         asked = re.search(r'GLOBAL (\S+)', str(error))
         if asked or isinstance(error, RefusedError):
-            found = f'loading it would call {asked[1]}' if asked else f'it holds {error}'
+            why = f'loading it would call {asked[1]}' if asked else str(error)
             raise CheckpointError(
-                f'{path} was refused: {found}, which weights never need. None of it was run. If '
+                f'{path} was refused: {why}, which weights never need. None of it was run. If '
                 'you trust its origin, save its tensors again as {"state_dict": ...} or as '
                 '.safetensors in a separate environment'
             ) from error

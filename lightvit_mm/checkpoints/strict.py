@@ -13,6 +13,7 @@ from torch import nn
 
 from lightvit_mm.checkpoints.layout import (
     Layout,
+    Match,
     Tensors,
     WeightsError,
     find_match,
@@ -22,6 +23,8 @@ from lightvit_mm.checkpoints.layout import (
 from lightvit_mm.checkpoints.reading import Checkpoint
 
 __all__ = ['StrictLoading']
+
+MOST_DAMAGED = 10
 
 
 class StrictLoading(BaseModule):
@@ -66,11 +69,6 @@ class StrictLoading(BaseModule):
         loading says so. A file saved from this backbone must have them.
         """
         return ()
-
-    def not_built(self) -> tuple[str, ...]:
-        """Name prefixes of what a file may have and this backbone has not, stages included."""
-        above = range(len(self.stages), len(self.level_strides))
-        return tuple(f'stages.{i}.' for i in above) + self.optional_parts()
 
     def init_weights(self) -> None:
         """Run mmengine's initialisation, and warn if it leaves the weights random."""
@@ -120,7 +118,10 @@ class StrictLoading(BaseModule):
 
     def _read_weights(self, weights: Mapping[str, torch.Tensor], source: str) -> Tensors:
         """``weights`` in our layout and in the form (training or deploy) of this backbone."""
-        own, not_built, unpublished = self.state_dict(), self.not_built(), self.unpublished_parts()
+        above = range(len(self.stages), len(self.level_strides))
+        not_built = tuple(f'stages.{i}.' for i in above) + self.optional_parts()
+        own = self.state_dict()
+        unpublished = self.unpublished_parts()
         match, expected = find_match(weights, own, self.layouts, not_built, unpublished), own
         if not match.complete:
             with torch.device('meta'):
@@ -137,8 +138,8 @@ class StrictLoading(BaseModule):
         try:
             tensors = fit(match, expected, self.describe(), source)
         except WeightsError as error:
-            fitting = self._fitting_variants(weights)
-            hint = f' It fits arch={" or ".join(map(repr, fitting))}' if fitting else ''
+            variants = self._fitting_variants(match, expected, self.deployed == (expected is own))
+            hint = f' It fits arch={" or ".join(map(repr, variants))}' if variants else ''
             raise WeightsError(f'{error}{hint}') from None
         num_loaded = len(tensors) - len(match.kept)
         print_log(
@@ -151,27 +152,19 @@ class StrictLoading(BaseModule):
         kept = {name: value for name, value in own.items() if name.startswith(match.absent)}
         return {**self._fold_weights(tensors), **kept}
 
-    def _fitting_variants(self, weights: Mapping[str, torch.Tensor]) -> list[str]:
-        """The other variants of this family that the weights fit in either form."""
-        others = [arch for arch in self.arch_settings if arch != self.arch_name]
-        # Those of a custom arch are seldom the published ones.
-        return [
-            arch
-            for arch in (others if self.arch_name in self.arch_settings else ())
-            if any(self._fits_variant(weights, arch, deploy) for deploy in (False, True))
-        ]
-
-    def _fits_variant(self, weights: Mapping[str, torch.Tensor], arch: str, deploy: bool) -> bool:
-        with torch.device('meta'):
-            twin = self._twin(deploy, arch)
-        expected = twin.state_dict()
-        match = find_match(
-            weights, expected, twin.layouts, twin.not_built(), twin.unpublished_parts()
-        )
-        return match.complete and all(
-            getattr(match.tensors.get(name, value), 'shape', None) == value.shape
-            for name, value in expected.items()
-        )
+    def _fitting_variants(self, match: Match, expected: Tensors, deploy: bool) -> list[str]:
+        """The other variants of this family that the tensors of ``match`` fit."""
+        there = _shapes(match.tensors)
+        differing = there.items() ^ _shapes(expected).items()
+        if len(differing) <= MOST_DAMAGED or self.arch_name not in self.arch_settings:
+            return []  # a damaged file of this variant, or an architecture of the user's own
+        fitting = []
+        for arch in self.arch_settings:
+            with torch.device('meta'):
+                twin = self._twin(deploy, arch)
+            if _shapes(twin.state_dict()) == there:
+                fitting.append(arch)
+        return fitting
 
     def _fold_weights(self, tensors: Tensors) -> Tensors:
         twin = self._twin(deploy=False)
@@ -186,3 +179,12 @@ class StrictLoading(BaseModule):
         if arch:
             args, kwargs = (arch, *args[1:]), {k: v for k, v in kwargs.items() if k != 'arch'}
         return type(self)(*args, **{**kwargs, 'deploy': deploy, 'init_cfg': None})
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Shapes by name, without the counters, which files may lack."""
+    return {
+        name: getattr(value, 'shape', None)
+        for name, value in tensors.items()
+        if not name.endswith('num_batches_tracked')
+    }

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ MAX_EXPANDED = 1 << 30
 
 
 class RefusedError(ValueError):
-    """Something in a file that weights never need; the message names it."""
+    """Something in a file that weights never need; the message says what."""
 
 
 class _Part:
@@ -54,20 +54,20 @@ class _DType(_Part):
     def build(self) -> np.dtype:
         code = self.arguments[0] if self.arguments else None
         if not isinstance(code, str) or not SCALAR_TYPES.fullmatch(code):
-            raise RefusedError('a numpy.dtype other than numbers and text')
+            raise RefusedError('it holds a numpy.dtype other than numbers and text')
         if self.state is None:
             return np.dtype(code)
         # The rest of the state (item size, alignment, flags) follows from the code.
         _, order, *structure = self.state[:5]
         if order not in ('<', '>', '|', '=') or any(part is not None for part in structure):
-            raise RefusedError('a numpy.dtype with a structure')
+            raise RefusedError('it holds a numpy.dtype with a structure')
         return np.dtype(code).newbyteorder(order)
 
 
 class _Array(_Part):
     def build(self) -> np.ndarray:
         if self.arguments or not isinstance(self.state, tuple):
-            raise RefusedError('a direct call of numpy.ndarray')
+            raise RefusedError('loading it would call numpy.ndarray')
         _, shape, dtype, fortran, data = self.state
         return _values(dtype, shape, data, 'F' if fortran is True else 'C')
 
@@ -75,15 +75,17 @@ class _Array(_Part):
 class _History(_Part):
     def build(self) -> HistoryBuffer:
         if self.arguments or not isinstance(self.state, dict):
-            raise RefusedError('a direct call of HistoryBuffer')
+            raise RefusedError('loading it would call HistoryBuffer')
         history = HistoryBuffer()  # has its statistics; those in the file would apply to all
         length = self.state['max_length']
         arrays = self.state['_log_history'], self.state['_count_history']
         if type(length) is not int or not all(isinstance(array, _Array) for array in arrays):
-            raise RefusedError('a HistoryBuffer of something other than arrays')
+            raise RefusedError('it holds a HistoryBuffer of something other than arrays')
         log, count = (array.build() for array in arrays)
         if log.ndim != 1 or log.shape != count.shape or 'U' in (log.dtype.kind, count.dtype.kind):
-            raise RefusedError('a HistoryBuffer of something other than two lists of numbers')
+            raise RefusedError(
+                'it holds a HistoryBuffer of something other than two lists of numbers'
+            )
         history.max_length, history._log_history, history._count_history = length, log, count
         return history
 
@@ -92,25 +94,26 @@ class _Namespace(_Part):
     def build(self) -> argparse.Namespace:
         state = {} if self.state is None else self.state
         if self.arguments or not isinstance(state, dict):
-            raise RefusedError('a direct call of argparse.Namespace')
+            raise RefusedError('loading it would call argparse.Namespace')
         # numpy and torch look for special names in any object, and believe what they find.
         if not all(isinstance(name, str) and not name.startswith('__') for name in state):
-            raise RefusedError('an argparse.Namespace with special names')
+            raise RefusedError('it holds an argparse.Namespace with special names')
         return argparse.Namespace(**state)
 
 
-def _values(dtype: object, shape: object, data: object, order: str) -> np.ndarray:
+def _values(dtype: object, shape: object, data: object, order: Literal['C', 'F']) -> np.ndarray:
     if not (isinstance(dtype, _DType) and isinstance(shape, tuple) and isinstance(data, bytes)):
-        raise RefusedError('a numpy array that is not made of a type, a shape and bytes')
-    values: np.ndarray = np.ndarray(shape, dtype.build(), data, order=order)  # type: ignore[arg-type]
+        raise RefusedError('it holds a numpy array that is not made of a type, a shape and bytes')
+    values: np.ndarray = np.ndarray(shape, dtype.build(), data, order=order)
     # Empty texts take no bytes, whatever their number.
-    if values.nbytes != len(data) or values.size > max(len(data), 1):
-        raise RefusedError('a numpy array whose shape does not match its bytes')
+    fits = values.shape == shape and values.nbytes == len(data)
+    if not fits or values.size > max(len(data), 1):
+        raise RefusedError('it holds a numpy array whose shape does not match its bytes')
     if values.dtype.kind == 'b':
         return values.view('u1') != 0  # numpy counts on 0 and 1
     if values.dtype.kind == 'U':
         values.tolist()  # raises ValueError for what is not text
-    return values.copy(order)  # type: ignore[arg-type]
+    return values.copy(order)
 
 
 def _reconstruct(*arguments: Any) -> _Array:
@@ -128,7 +131,7 @@ def _history_getattr(owner: object, name: object) -> str:
     """Stand-in for ``builtins.getattr``: mmengine names the statistics of HistoryBuffer with it."""
     if owner is _History and isinstance(name, str) and name in HISTORY_STATISTICS:
         return name
-    raise RefusedError('getattr of something other than the statistics of a HistoryBuffer')
+    raise RefusedError('loading it would call getattr')
 
 
 def _empty_bytes() -> bytes:
@@ -173,7 +176,7 @@ def rebuild(content: Any) -> Any:
     def visit(value: Any, depth: int) -> Any:
         if id(value) not in done:
             if depth > MAX_DEPTH:
-                raise RefusedError(f'dicts or lists more than {MAX_DEPTH} deep')
+                raise RefusedError(f'it holds dicts or lists more than {MAX_DEPTH} deep')
             done[id(value)] = value, replace(value, depth + 1)
         return done[id(value)][1]
 
@@ -190,7 +193,9 @@ def rebuild(content: Any) -> Any:
         elif isinstance(value, torch.Tensor) and value.layout is torch.strided:
             # A stride of 0 repeats a few values as often as the file says.
             if value.nbytes > max(MAX_EXPANDED, value.untyped_storage().nbytes()):
-                raise RefusedError(f'a tensor of {value.nbytes} bytes made of a few values')
+                raise RefusedError(
+                    f'it holds a tensor of {value.nbytes} bytes made of a few values'
+                )
         elif type(value) is tuple:
             return tuple(visit(item, depth) for item in value)
         return value

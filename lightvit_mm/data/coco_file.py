@@ -139,7 +139,8 @@ def check_coco(content: Mapping[str, list], use: CocoUse) -> CocoContent:
     result.num_annotations = len(content['annotations'])
 
     def found(severity: str, kind: str, detail: str, item: str = '') -> None:
-        result.findings.append(Finding(severity, kind, use.file, item, detail))
+        printable = item.encode(errors='backslashreplace').decode()[:80]
+        result.findings.append(Finding(severity, kind, use.file, printable, detail))
 
     category_ids = _check_categories(content['categories'], use, found)
     on_disk = lru_cache(maxsize=None)(_names_in)

@@ -393,9 +393,11 @@ IDS = {
     'text': lambda key: f'x{key}',
     'floats': float,
     'halves': lambda key: key + 0.5,
-    'from -3': lambda key: key - 4,
+    'negative': lambda key: key - 20,
     'large': lambda key: key + 2**60,
     'endless': lambda key: key + 10**400,
+    'mixed': lambda key: key if key > 1 else 'one',
+    'halves of characters': lambda key: f'\ud800{key}',
 }
 
 
@@ -409,6 +411,7 @@ def test_ids_that_pass_are_evaluated(root, content, kind, make):
     for entry in content['annotations'] if key else ():
         entry[key] = make(entry[key])
     config, reports = write_and_check(root, content)
+    summary(reports).encode()
     if not judged(reports, ERROR, ''):
         assert mmdet_reads(config) == 12
         assert evaluate_truth(config) == 1

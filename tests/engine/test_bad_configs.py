@@ -266,7 +266,6 @@ TEXTS = {
     'name': ('a = 1\nmodel = dict(a=foo)\n', r"NameError: name 'foo' .*broken\.py, line 2"),
     'zero': ('a = 1 / 0\n', r'ZeroDivisionError: .*broken\.py, line 1'),
     'no base': ('_base_ = "missing.py"\n', r'FileNotFoundError: .*missing\.py'),
-    'itself as base': ('_base_ = "broken.py"\n', 'RecursionError'),
     'import': (
         'custom_imports = dict(imports=["not_a_module"])\n', 'ImportError: .*not_a_module',
     ),
@@ -281,7 +280,8 @@ TEXTS = {
 
 
 @pytest.mark.parametrize(('text', 'said'), TEXTS.values(), ids=TEXTS)
-def test_configs_that_cannot_be_read(tmp_path, text, said):
+def test_configs_that_cannot_be_read(tmp_path, monkeypatch, text, said):
+    monkeypatch.setattr('lightvit_mm.doctor.explain', lambda error: None)  # which takes seconds
     file = tmp_path / 'broken.py'
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=f'(?s){said}') as error:
