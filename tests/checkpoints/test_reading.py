@@ -17,7 +17,7 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import save, save_file
 
 from lightvit_mm.backbones import RepViT
-from lightvit_mm.checkpoints import CheckpointError, read_checkpoint, reading
+from lightvit_mm.checkpoints import CheckpointError, read_checkpoint
 from lightvit_mm.checkpoints.reading import find_damage
 
 
@@ -236,19 +236,18 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch, kind, chang
         save_file(weights, file)
     else:
         torch.save(weights, file, _use_new_zipfile_serialization=kind == 'pth')
-    look = reading._is_safetensors, reading._check_sums
+    owner, name = (Path, 'read_bytes') if kind == 'safetensors' else (torch, 'load')
+    read = getattr(owner, name)
 
-    def then_change(found):
+    def change_and_read(*args, **kwargs):
         if change == 'removed':
             file.unlink()
         else:
             os.truncate(file, 2000 if change == 'cut' else 0)
-        return found
+        return read(*args, **kwargs)
 
-    if kind == 'safetensors':
-        monkeypatch.setattr(reading, '_is_safetensors', lambda path: then_change(look[0](path)))
-    else:
-        monkeypatch.setattr(reading, '_check_sums', lambda path: then_change(look[1](path)))
+    # The last that is called, when everything about the file has been checked.
+    monkeypatch.setattr(owner, name, change_and_read)
     with pytest.raises(CheckpointError, match='Fetch it again'):
         read_checkpoint(file)
 

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import mmcv
+import mmdet.apis
 import pytest
 import torch
 from helpers import small_data
@@ -102,14 +103,15 @@ def test_three_broken_images_among_many(checkpoint, photos, tmp_path, monkeypatc
     (photos / 'cut.jpg').write_bytes(cut[: len(cut) // 2])
     (photos / 'empty.png').touch()
     (photos / 'text.png').write_text('not an image')
-    infer, samples = predicting._infer, []
+    infer, samples = mmdet.apis.inference_detector, []
 
     def infer_once(model, image):
         samples.append(samples[0] if samples else infer(model, image))
         return samples[0]
 
-    monkeypatch.setattr(predicting, '_infer', infer_once)
-    monkeypatch.setattr(predicting, '_draw', lambda *_: None)
+    monkeypatch.setattr(mmdet.apis, 'inference_detector', infer_once)
+    drawing = 'mmdet.visualization.DetLocalVisualizer.add_datasample'
+    monkeypatch.setattr(drawing, lambda *_, **__: None)
     made = predict(*checkpoint, str(photos), str(tmp_path / 'out'))
     assert len(made.pictures) == len(samples) == 499
     assert {
