@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ class RefusedError(ValueError):
     """Something in a file that weights never need; the message says what."""
 
 
-class _Part:
+class _Part(ABC):
     """What a file says about one object: unchecked, and not used before `rebuild`."""
 
     arguments: tuple
@@ -45,9 +46,9 @@ class _Part:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
+    @abstractmethod
     def build(self) -> Any:
         """Make the object, or raise RefusedError."""
-        raise NotImplementedError
 
 
 class _DType(_Part):
