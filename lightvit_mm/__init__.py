@@ -13,8 +13,11 @@ __all__ = [
     'backbones',
     'checkpoints',
     'compile_backbone',
+    'create_backbone',
     'hooks',
     'layer_decay',
+    'list_archs',
+    'list_weights',
     'necks',
 ]
 __version__ = '0.1.0'
@@ -25,6 +28,7 @@ DOCTOR = 'lightvit_mm.doctor'
 if sys.argv[:1] != ['-m'] or DOCTOR not in getattr(sys, 'orig_argv', [DOCTOR]):
     with stack_errors():
         from lightvit_mm import backbones, checkpoints, necks
+        from lightvit_mm.backbones.create import create_backbone, list_archs, list_weights
         from lightvit_mm.engine import compile_backbone, hooks, layer_decay
         from lightvit_mm.engine.whole_files import register_whole_files
     register_whole_files()

@@ -162,7 +162,6 @@ def test_mobilevit_gets_the_input_that_its_weights_want(file):
 def test_weights_and_freezing_are_stated_as_published(file):
     backbone = load_config(str(file)).model.backbone
     released = not file.stem.endswith('_shapes') and 'shuffle' not in file.stem
-    released = released and 'edgevit' not in file.stem
     assert ('init_cfg' in backbone) is released
     assert backbone.get('frozen_stages', -1) == -1
     if backbone.type == 'RepViT' and released:

@@ -1,7 +1,8 @@
-"""The Python of docs/add_to_your_config.md and docs/deploy.md does what the pages say."""
+"""The Python of the docs does what the pages say."""
 
 import pytest
 import torch
+from helpers import timm_reference
 from helpers.doc_pages import blocks
 from helpers.repository import REPOSITORY
 
@@ -9,6 +10,7 @@ from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.model_checks import check_channels
 
 CONFIGS = blocks(REPOSITORY / 'docs/add_to_your_config.md', 'python')
+FIRST, *NEXT = blocks(REPOSITORY / 'docs/backbones.md', 'python')
 (FOLDING,) = blocks(REPOSITORY / 'docs/deploy.md', 'python')
 
 
@@ -32,6 +34,34 @@ def test_there_is_one_of_each():
         'mmdet::',
         'mmseg::',
     ]
+
+
+def test_names_of_backbones_and_weights(capsys):
+    exec(FIRST, {})
+    said = capsys.readouterr().out
+    assert 'edgevit_s (4, 8, 16, 32) (48, 96, 240, 384) 12.7 M' in said
+    assert 'repvit_m1_1.distill_300e 80.7 THU-MIG/RepViT Apache-2.0' in said
+
+
+@pytest.mark.parametrize('text', NEXT, ids=['plain', 'torchvision', 'timm'])
+def test_a_backbone_by_name(text, network, tmp_path, capsys):
+    import lightvit_mm
+
+    if 'adapters' in text:
+        timm_reference.import_timm()
+    (weights,) = lightvit_mm.list_weights('edgevit_s')
+    torch.save(lightvit_mm.create_backbone('edgevit_s').state_dict(), tmp_path / 'weights.pth')
+    network.answers[weights.address] = (tmp_path / 'weights.pth').read_bytes()
+    scope: dict = {}
+    exec(text, scope)
+    assert network.asked == [weights.address]
+    said = capsys.readouterr().out
+    if 'model' in scope:
+        assert scope['model'].backbone.out_channels == 256
+    elif 'levels' in scope:
+        assert '(96, 240, 384) (8, 16, 32) [(1, 96, 60, 80)' in said
+    else:
+        assert '[48, 96, 240, 384] [4, 8, 16, 32]' in said
 
 
 def test_folding(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Measure every config and write the model zoo: python tools/model_zoo.py"""
+"""Measure every config, and write the model zoo and its weights: python tools/model_zoo.py"""
 
 import argparse
 from pathlib import Path
@@ -8,11 +8,12 @@ from _stack import user_errors
 import yaml
 from rich.progress import track
 
+from lightvit_mm.checkpoints.weights import WEIGHTS
 from lightvit_mm.files import write_whole
 from lightvit_mm.reproduction.published import read_published
-from lightvit_mm.reproduction.zoo import as_page, measure, write_metafile, zoo_configs
+from lightvit_mm.reproduction.zoo import as_page, measure, weights_page, write_metafile, zoo_configs
 
-CONFIGS, PAGE = Path('configs'), Path('docs/model_zoo.md')
+CONFIGS, PAGE, WEIGHTS_PAGE = Path('configs'), Path('docs/model_zoo.md'), Path('docs/weights.md')
 METAFILE = CONFIGS / 'metafile.yml'
 
 
@@ -27,7 +28,8 @@ def main() -> None:
     write_metafile(METAFILE, models)
     page = as_page(yaml.safe_load(METAFILE.read_text()), read_published(CONFIGS / 'published.yml'))
     write_whole(PAGE, page)
-    print(f'{len(models)} models: {METAFILE}, {PAGE}')
+    write_whole(WEIGHTS_PAGE, weights_page())
+    print(f'{len(models)} models: {METAFILE}, {PAGE}; {len(WEIGHTS)} weights: {WEIGHTS_PAGE}')
 
 
 if __name__ == '__main__':

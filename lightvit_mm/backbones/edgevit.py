@@ -206,7 +206,9 @@ class LGLBlock(nn.Sequential):
 class EdgeViT(PyramidBackbone):
     """EdgeViT as a pyramid with strides 4, 8, 16, 32.
 
-    The authors released no weights; a file made with their classification code loads.
+    The authors released no weights; alibaba/EasyCV did, and files made with the authors'
+    classification code load too. EasyCV's code has an eps of 1e-8 in the blocks' LayerNorm, not
+    1e-6, which changes the outputs as little as rounding does (docs/weights.md).
 
     Args:
         arch: ``'xxs'``, ``'xs'``, ``'s'``, or a dict of ``embed_dims``, ``depths`` (each four

@@ -192,9 +192,10 @@ def fold(tokens: torch.Tensor, size: tuple[int, int], patch_size: int) -> torch.
 class MobileViT(PyramidBackbone):
     """MobileViT as a pyramid with strides 4, 8, 16, 32.
 
-    The published weights want images as **BGR scaled to [0, 1], without mean and std**:
+    Apple's and mmpretrain's weights want images as **BGR scaled to [0, 1], without mean and std**:
     ``DetDataPreprocessor(mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=False)``. With the usual
-    ImageNet-normalised RGB they lose accuracy without any error.
+    ImageNet-normalised RGB they lose accuracy without any error. timm measures its own with RGB
+    scaled to [0, 1].
 
     Sides that are multiples of 64 need no resizing in any stage; others cost a little accuracy.
 

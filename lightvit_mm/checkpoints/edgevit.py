@@ -1,6 +1,8 @@
-"""Key layout of EdgeViT's classification code, saic-fi/edgevit ``src/edgevit.py`` at df3d070.
+"""Key layouts of EdgeViT: the authors' classification code, and the weights that EasyCV released.
 
-Its authors released no weights; files in this layout come from training with their code.
+The authors' code is saic-fi/edgevit ``src/edgevit.py`` at df3d070; they released no weights.
+alibaba/EasyCV at 901ff18 trained its copy of that code and released all three variants; its files
+have the same names under ``backbone.``, with the classifier ``head.fc_cls`` beside them.
 """
 
 from lightvit_mm.checkpoints.layout import Layout
@@ -17,16 +19,19 @@ def _stage_names(official_number: int) -> tuple[tuple[str, str], ...]:
     )
 
 
+OFFICIAL_NAMES = (
+    *(rename for number in range(1, 5) for rename in _stage_names(number)),
+    (r'\.LocalAgg\.', '.local_agg.'),
+    (r'\.SelfAttn\.', '.self_attn.'),
+    (r'\.LocalProp\.', '.local_prop.'),
+    (r'^norm\.', 'out_norm.'),
+)
 LAYOUTS = (
+    Layout(name='official', renames=OFFICIAL_NAMES, dropped=r'head\.|pre_logits\.'),
     Layout(
-        name='official',
-        renames=(
-            *(rename for number in range(1, 5) for rename in _stage_names(number)),
-            (r'\.LocalAgg\.', '.local_agg.'),
-            (r'\.SelfAttn\.', '.self_attn.'),
-            (r'\.LocalProp\.', '.local_prop.'),
-            (r'^norm\.', 'out_norm.'),
-        ),
-        dropped=r'head\.|pre_logits\.',
+        name='EasyCV',
+        renames=((r'^backbone\.', ''), *OFFICIAL_NAMES),
+        dropped=r'head\.fc_cls\.',
+        mark='head.fc_cls.weight',
     ),
 )

@@ -50,12 +50,15 @@ class Layout:
         convert: for releases that store some tensors differently: takes the renamed tensors and
             the state dict to be filled, and returns the tensors in our form. It must not change
             tensors that it does not know, since it is tried on files of any origin.
+        mark: a name that every file of the release has, for releases that differ from another by
+            it alone; without it, the layout is not tried.
     """
 
     name: str
     renames: tuple[Rename, ...] = ()
     dropped: str = r'(?!)'
     convert: Convert | None = None
+    mark: str = ''
 
     def rename(self, key: str) -> str:
         """Translate a name in the file into ours."""
@@ -115,8 +118,12 @@ class Match:
 
     def summary(self) -> str:
         """List what was left out and what was left as initialised, for the end of a sentence."""
+        # Counted by their first part, which says nothing if it is a wrapper's.
+        left_out = [
+            key.removeprefix(self.prefix).removeprefix('backbone.') for key in self.left_out
+        ]
         lists = {
-            'not part of the backbone': self.left_out,
+            'not part of the backbone': left_out,
             'in no published file, so left as initialised': self.kept,
         }
         return ''.join(f'; {what}: {_parts(names)}' for what, names in lists.items() if names)
@@ -157,6 +164,8 @@ def find_match(
     for prefix in WRAPPER_PREFIXES:
         inside = [key for key in weights if key.startswith(prefix)]
         for layout in (OURS, *layouts) if inside or not prefix else ():
+            if layout.mark and prefix + layout.mark not in weights:
+                continue
             match = Match(layout, prefix)
             match.left_out = [key for key in weights if not key.startswith(prefix)]
             for key in inside:
@@ -244,9 +253,10 @@ def has_values(tensor: torch.Tensor) -> bool:
     return not tensor.is_meta and bool(tensor.float().isfinite().all())
 
 
-def _parts(names: Iterable[str]) -> str:
+def _parts(names: Iterable[str], most: int = 8) -> str:
     counts = Counter(name.split('.')[0] for name in names)
-    return ', '.join(f'{part} ({count})' for part, count in counts.items())
+    listed = ', '.join(f'{part} ({count})' for part, count in counts.most_common(most))
+    return listed + (f', and {len(counts) - most} more' if len(counts) > most else '')
 
 
 def _counter(name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from lightvit_mm.checkpoints.layout import (
@@ -21,6 +22,7 @@ from lightvit_mm.checkpoints.layout import (
     unwrap,
 )
 from lightvit_mm.checkpoints.reading import Checkpoint
+from lightvit_mm.checkpoints.weights import find_weights
 
 __all__ = ['StrictLoading']
 
@@ -87,6 +89,23 @@ class StrictLoading(BaseModule):
         finally:
             self._weights_source = None
 
+    def load_weights(self, source: str) -> None:
+        """Load weights as ``init_cfg`` would, at once.
+
+        Args:
+            source: a file, an https address, or a name such as ``timm://repvit_m1``.
+
+        Raises:
+            CheckpointError: the weights cannot be fetched or read.
+            WeightsError: they do not fit; nothing has been loaded.
+        """
+        weights = unwrap(CheckpointLoader.load_checkpoint(source, 'cpu', logger='silent'))
+        self._weights_source = source
+        try:
+            self.load_state_dict(weights)
+        finally:
+            self._weights_source = None
+
     def _load_from_state_dict(
         self,
         state_dict: dict,
@@ -142,9 +161,12 @@ class StrictLoading(BaseModule):
             hint = f' It fits arch={" or ".join(map(repr, variants))}' if variants else ''
             raise WeightsError(f'{error}{hint}') from None
         num_loaded = len(tensors) - len(match.kept)
+        published = find_weights(source)
         print_log(
             f'{self.describe()}: {num_loaded}/{len(expected)} tensors from the '
-            f'{match.layout.name} layout of {source}' + match.summary(),
+            f'{match.layout.name} layout of {source}'
+            + (f' ({published.origin})' if published else '')
+            + match.summary(),
             logger='current',
         )
         if expected is own:

@@ -25,8 +25,8 @@ DEFAULT_TAGS = (
 )
 
 
-def timm_address(name: str) -> str:
-    """The https address of timm's weights ``name``, given with or without scheme and tag.
+def full_name(name: str) -> str:
+    """The name ``<model>.<tag>`` of timm's weights, given with or without scheme and tag.
 
     Raises:
         CheckpointError: the name is malformed, or has no tag and no known default.
@@ -43,8 +43,13 @@ def timm_address(name: str) -> str:
         name = f'{name}.{tags[0]}'
     if not re.fullmatch(r'\w+\.\w+', name):
         raise CheckpointError(f'{SCHEME}{name} is not of the form {SCHEME}<model>.<tag>')
+    return name
+
+
+def timm_address(name: str) -> str:
+    """The https address of timm's weights ``name``, see `full_name`."""
     hub = os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
-    return f'{hub}/timm/{name}/resolve/main/model.safetensors'
+    return f'{hub}/timm/{full_name(name)}/resolve/main/model.safetensors'
 
 
 def load_timm_weights(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -53,6 +58,5 @@ def load_timm_weights(filename: str, map_location: Any = None) -> dict[str, Any]
     Raises:
         CheckpointError: the name is malformed, or the file cannot be fetched or read.
     """
-    address = timm_address(filename)
-    name = address.split('/timm/')[1].split('/')[0]
-    return read_checkpoint(fetch(address, f'timm-{name}.safetensors'), map_location or 'cpu')
+    file = fetch(timm_address(filename), f'timm-{full_name(filename)}.safetensors')
+    return read_checkpoint(file, map_location or 'cpu')

@@ -90,7 +90,7 @@ def as_table(results: list[Checked]) -> Table:
             f'{result.gmacs:.1f} / {row.gmacs["published"]}' if result.gmacs else '-',
             f'{recipe.optimizer} {recipe.lr:g}, decay {recipe.weight_decay:g}, '
             f'batch {recipe.batch}, {length}',
-            row.init or 'none released',
+            str(row.weights),
             _verdict(result),
         )
     table.caption = "parameters: here / published / computed from the authors' code"
@@ -123,8 +123,8 @@ def _gmacs(row: Row, measured: float) -> str:
 
 def _init(row: Row, config: Config) -> str:
     checkpoint = (config.model.backbone.get('init_cfg') or {}).get('checkpoint')
-    if (checkpoint is None) != (row.init is None) or not str(checkpoint).endswith(str(row.init)):
-        return f'{checkpoint} here, {row.init} in the recipe'
+    if checkpoint != row.weights.address:
+        return f'{checkpoint} here, {row.weights.address} in the recipe'
     return ''
 
 

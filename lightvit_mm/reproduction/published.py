@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from lightvit_mm.checkpoints.weights import Weights, named_weights
 from lightvit_mm.errors import UserError
 
 # Number of GPUs, the same in every recipe.
@@ -71,7 +72,7 @@ class Row:
         source: where the figures were published.
         confidence: ``'read'`` in the source, or ``'recalled'`` without verification.
         recipe: how it was trained.
-        init: end of the file name of the backbone's pretrained weights; None if none were released.
+        init: name of the backbone's pretrained weights, as in docs/weights.md.
         parameters_M: parameters in millions, ``published`` or ``computed`` or both.
         gmacs: ``published`` GMACs, at ``input`` (height, width).
         third_party: whether it was published by others than the model's authors.
@@ -87,7 +88,7 @@ class Row:
     source: str
     confidence: str
     recipe: Recipe
-    init: str | None
+    init: str
     parameters_M: dict[str, float] = field(default_factory=dict)
     gmacs: dict[str, Any] = field(default_factory=dict)
     third_party: bool = False
@@ -96,6 +97,11 @@ class Row:
     explained: dict[str, str] = field(default_factory=dict)
     notes: str | None = None
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Weights:
+        """The pretrained weights."""
+        return named_weights(self.init)
 
     @property
     def dataset(self) -> str:

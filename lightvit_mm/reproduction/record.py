@@ -14,7 +14,7 @@ from lightvit_mm.reproduction.published import Row
 
 FILE = 'reproduction.json'
 TRAINED, RELEASED = 'trained here', 'released'
-# The option that gives a row weights to start from.
+# The option that gives a row other weights to start from.
 INIT = 'model.backbone.init_cfg'
 
 
@@ -53,9 +53,9 @@ class Record:
 
 
 def is_changed(row: Row, record: Record) -> bool:
-    """Whether a run changed the config, other than by weights for a row without released ones."""
+    """Whether a run changed the config, other than by weights in place of third-party ones."""
     return any(
-        row.init is not None or not option.startswith(f'{INIT}.')
+        not (row.weights.release.third_party and option.startswith(f'{INIT}.'))
         for run in record.runs
         for option in run.cfg_options
     )

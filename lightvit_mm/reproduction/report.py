@@ -126,6 +126,7 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Comparison]:
             'weights': weights,
             'source': row.source,
             'confidence': row.confidence,
+            'initial_weights': row.init if weights == TRAINED else None,
             'changed': is_changed(row, record),
             'figures': {
                 c.metric: {
@@ -174,6 +175,8 @@ def _section(row: Row, weights: str, record: Record, place: Path) -> list[str]:
     ]
     lines += [f'- Remark: {text}.' for text in (row.obstacle, row.notes) if text]
     lines.append(f'- Recipe: {row.recipe.source}.')
+    if weights == TRAINED:
+        lines.append(f'- Initial weights: {row.weights}.')
     lines += [
         f'- Differs from the published recipe: {part}, {why}.'
         for part, why in row.explained.items()

@@ -14,7 +14,6 @@ from lightvit_mm.errors import UserError
 from lightvit_mm.files import check_output_file
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
-    INIT,
     RELEASED,
     TRAINED,
     Record,
@@ -53,12 +52,10 @@ def reproduce(
     """
     check_output_file(folder / 'report.md', '--work-dir', TITLE.encode())
     rows = [row for row in rows if row.dataset in data_roots and (row.released or not evaluate)]
-    if not evaluate:
-        rows = [row for row in rows if _can_start(row, folder, cfg_options)]
     if not rows:
         raise UserError(
-            'no row is left: a row needs its data (--coco, --ade, --voc), and weights to start '
-            'from or, with --evaluate, a checkpoint that its authors released'
+            'no row is left: a row needs its data (--coco, --ade, --voc) and, with --evaluate, a '
+            'checkpoint that its authors released'
         )
     failures = []
     for number, row in enumerate(rows, 1):
@@ -152,21 +149,6 @@ def reproduce_row(
     record.metrics = metrics
     write_record(work_dir, record)
     return record
-
-
-def _can_start(row: Row, folder: Path, cfg_options: Sequence[str]) -> bool:
-    """Whether the row has weights to start from; if not, print and record that."""
-    place = row_folder(row, folder, TRAINED)
-    record = read_record(place)
-    if row.init or record.metrics or any(option.startswith(INIT) for option in cfg_options):
-        return True
-    record.problem = (
-        'not run, without weights to start from. To use your own: --cfg-options '
-        f'{INIT}.type=Pretrained {INIT}.checkpoint=FILE'
-    )
-    print(f'{row.config}: {record.problem}', flush=True)
-    write_record(place, record)
-    return False
 
 
 def _launcher(gpus: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The model zoo: the size of every config's model, as OpenMMLab's metafile and as a page."""
+"""The model zoo: the size of every config's model, as OpenMMLab's metafile and as pages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from lightvit_mm.backbones.families import FAMILIES
+from lightvit_mm.checkpoints.weights import WEIGHTS, Weights
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.files import write_whole
 from lightvit_mm.measure.complexity import count_macs, count_parameters, inference_form
@@ -43,9 +44,42 @@ Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of
 and multiply-accumulates are measured here, at 800 x 1344 for COCO (SSDLite: 320 x 320) and 512 x
 512 otherwise; for Mask R-CNN, without the parts that run once per proposal. Published results, box
 and mask AP or mIoU in percent, are others', from `configs/published.yml`; *recalled* ones are from
-memory and not verified.
+memory and not verified. The weights are those that a config begins with, see
+[weights.md](weights.md).
 **We have not reproduced any of them yet**: that needs COCO or ADE20K, and GPUs.
 `python tools/reproduce.py --check` compares each config with the published recipe."""
+WEIGHTS_INTRODUCTION = """# Published weights
+
+Written by `python tools/model_zoo.py`; do not edit. These files were trained on ImageNet-1k by
+others. Every one of them loads into any config by its address, completely or not at all, and so
+does a file in the same layout from elsewhere:
+
+```python
+backbone=dict(
+    type='RepViT', arch='m1_1',
+    init_cfg=dict(type='Pretrained', checkpoint='timm://repvit_m1_1.dist_450e_in1k'))
+```
+
+The address is the link in the first column, or what begins with `timm://` there. Of each model, the
+first weights are those that our configs begin with. In Python,
+`lightvit_mm.list_weights('repvit*')` returns the same; see [backbones.md](backbones.md).
+
+- Top-1 is what the publisher states, in percent; it was not measured here. Its input is given as
+  channels and scale of the pixels, which detectors need too, then the shorter side, the square in
+  its middle, and the interpolation.
+- EdgeViT's authors released no weights. EasyCV's are third-party weights, trained with a copy of
+  the authors' code and another recipe. That copy has an eps of 1e-8 in LayerNorm where the authors'
+  code and ours have 1e-6, a difference like rounding: with made-up weights, our outputs are within
+  1e-4 standard deviations of that copy's (`python -m pytest tests/checkpoints/test_easycv.py`).
+- timm's and mmpretrain's weights are conversions of the authors' files.
+- "(code)" means that the licence is stated for the repository; nothing was found about the weights.
+  Apple's own licence is
+  [LICENSE of ml-cvnets](https://github.com/apple/ml-cvnets/blob/main/LICENSE); whether it covers
+  the weights was asked in [#88](https://github.com/apple/ml-cvnets/issues/88), without an answer.
+  RepViT's authors confirmed theirs for all code in
+  [#27](https://github.com/THU-MIG/RepViT/issues/27).
+- No publisher gives whole SHA-256 sums. Where a name ends in digits of one, as mmpretrain's do, the
+  download is checked against them."""
 HEADER = (
     '# Made by tools/model_zoo.py out of the configs. Parameters of the training form; GMACs of\n'
     '# one image of that height and width, without what depends on the number of proposals.\n'
@@ -111,12 +145,55 @@ def as_page(metafile: Mapping[str, Any], rows: Iterable[Row]) -> str:
     lines = [INTRODUCTION]
     for family, described in FAMILIES.items():
         lines += ['', f'## [{described.name}]({described.url})', '']
-        lines += ['| config | M | GMACs | published | source | reproduced by us |']
-        lines += ['|---|---|---|---|---|---|']
+        lines += ['| config | M | GMACs | weights | published | source | reproduced by us |']
+        lines += ['|---|---|---|---|---|---|---|']
         for name, model in models.items():
             if split_name(name)[1] == family:
                 lines.append(_line(name, model, published.get(name)))
     return '\n'.join(lines) + '\n'
+
+
+def weights_page() -> str:
+    """The page of the published weights in Markdown."""
+    lines = [WEIGHTS_INTRODUCTION]
+    for family, described in FAMILIES.items():
+        known = [weights for weights in WEIGHTS if weights.model.startswith(f'{family}_')]
+        lines += ['', f'## {described.name}', '']
+        if not known:
+            lines.append('None were published.')
+            continue
+        lines += ['| weights | top-1 | its input | source | licence | layout |']
+        lines += ['|---|---|---|---|---|---|']
+        lines += [_weights_line(weights) for weights in known]
+    return '\n'.join(lines) + '\n'
+
+
+def _weights_line(weights: Weights) -> str:
+    release = weights.release
+    top1 = '' if weights.top1 is None else f'{weights.top1}'
+    top1 += f' (paper: {weights.paper_top1})' if weights.paper_top1 else ''
+    scale = 'ImageNet mean' if any(release.mean) else 'in [0, 1]'
+    stated = 'code and weights' if release.covers_weights else 'code'
+    is_link = weights.address.startswith('https://')
+    cells = (
+        f'[{weights.name}]({weights.address})'
+        if is_link
+        else f'{weights.name}: `{weights.address}`',
+        top1,
+        f'{release.channels} {scale}, {release.resize} to {release.crop}, {release.interpolation}',
+        f'[{release.source}]({release.url})' + (', third party' if release.third_party else ''),
+        f'{release.licence} ({stated})',
+        weights.layout,
+    )
+    return f'| {" | ".join(cells)} |'
+
+
+def _initial_weights(name: str) -> str:
+    _, family, arch, _ = split_name(name)
+    weights = next((w for w in WEIGHTS if w.model == f'{family}_{arch}'), None)
+    if weights is None:
+        return 'none published'
+    return weights.tag + (' (third party)' if weights.release.third_party else '')
 
 
 def _line(name: str, model: Mapping[str, Any], row: Row | None) -> str:
@@ -132,6 +209,7 @@ def _line(name: str, model: Mapping[str, Any], row: Row | None) -> str:
         f'[{name}](../{model["Config"]})',
         f'{metadata["Parameters"] / 1e6:.3f}',
         f'{metadata["GMACs"]:.1f}',
+        _initial_weights(name),
         figures,
         source,
         ', '.join(f'{metric} {value}' for metric, value in ours.items()),

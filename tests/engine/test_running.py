@@ -213,6 +213,7 @@ def test_segmentation_from_training_to_pictures(shapes, tmp_path):
             f'{dataset}.data_prefix.seg_map_path=semantic/{folder}',
         ]
     options += [
+        'model.backbone.init_cfg=None',
         'train_pipeline.1.reduce_zero_label=False',
         'train_dataloader.dataset.pipeline.1.reduce_zero_label=False',
         'train_dataloader.dataset.pipeline.2.scale=(256,64)',

@@ -98,11 +98,12 @@ def save_checkpoint(config, file: Path) -> str:
 
 
 def segmentor_config(root: Path, **options):
-    """Semantic FPN on ``images`` and ``labels`` of five classes."""
+    """Semantic FPN on ``images`` and ``labels`` of five classes, from random weights."""
     config = load_config(
         str(REPOSITORY / 'configs/semantic_fpn_edgevit_xxs_ade20k.py'), options, str(root)
     )
     config.model.decode_head.num_classes = 5
+    config.model.backbone.init_cfg = None
     for part in ('train', 'val', 'test'):
         dataset = config[f'{part}_dataloader'].dataset
         dataset.update(

@@ -40,7 +40,7 @@ ROW = next(row for row in ROWS if row.config == 'semantic_fpn_edgevit_xxs_ade20k
 MISTAKES = {
     'parameters': {'parameters_M': {'published': 8.0}},
     'gmacs': {'gmacs': {'published': 30.0, 'input': [512, 512]}},
-    'init': {'init': 'edgevit_xxs.pth'},
+    'init': {'init': 'edgevit_xs.easycv'},
     'optimizer': {'recipe': dataclasses.replace(ROW.recipe, weight_decay=0.05)},
     'schedule': {'recipe': dataclasses.replace(ROW.recipe, poly_power=1.0)},
     'batch': {'recipe': dataclasses.replace(ROW.recipe, batch=16)},
@@ -100,6 +100,7 @@ def test_the_tool(rows, status):
     if status == 0:
         assert '1 of 1 rows fit their recipes' in result.stdout
         assert '13.396' in result.stdout
+        assert 'third-party' in result.stdout
 
 
 def test_the_tool_fails_on_a_difference(tmp_path):

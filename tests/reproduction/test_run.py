@@ -23,7 +23,7 @@ KNOWN = read_published(REPOSITORY / 'configs' / 'published.yml')
 ROWS = {row.config: row for row in KNOWN}
 DETECTOR = ROWS['mask_rcnn_repvit_m1_1_coco']
 SEGMENTOR = ROWS['semantic_fpn_repvit_m1_1_ade20k']
-WITHOUT_WEIGHTS = ROWS['retinanet_edgevit_s_coco']
+THIRD_PARTY = ROWS['retinanet_edgevit_s_coco']
 DATA = {'coco': '/data/coco', 'ade20k': '/data/ade', 'voc12aug': '/data/voc'}
 
 
@@ -131,11 +131,11 @@ def test_comparison_with_what_was_published(row, ours, verdicts):
         (DETECTOR, [], False),
         (DETECTOR, ['train_dataloader.batch_size=4'], True),
         (DETECTOR, ['model.backbone.init_cfg.checkpoint=mine.pth'], True),
-        (WITHOUT_WEIGHTS, ['model.backbone.init_cfg.checkpoint=mine.pth'], False),
-        (WITHOUT_WEIGHTS, ['model.backbone.init_cfg=None'], True),
+        (THIRD_PARTY, ['model.backbone.init_cfg.checkpoint=mine.pth'], False),
+        (THIRD_PARTY, ['model.backbone.init_cfg=None'], True),
     ],
 )
-def test_weights_for_a_row_without_are_no_change(row, options, changed):
+def test_weights_in_place_of_third_party_ones_are_no_change(row, options, changed):
     record = Record([Run('now', 8, options, [])], {'bbox_mAP': 40.0})
     assert compare(row, TRAINED, record)[0].changed is changed
 
@@ -202,41 +202,42 @@ def test_released_models_are_evaluated(tmp_path, calls):
     assert record.metrics == {'mIoU': 40.58}
     assert f'tools/test.py configs/{SEGMENTOR.config}.py {SEGMENTOR.released}' in calls[0]
     with pytest.raises(UserError, match='released no checkpoint'):
-        reproduce_row(WITHOUT_WEIGHTS, '/coco', tmp_path, evaluate=True)
+        reproduce_row(THIRD_PARTY, '/coco', tmp_path, evaluate=True)
 
 
 def test_a_series_goes_on_after_a_failed_row(tmp_path, detector, calls, capsys):
     segmentor = tmp_path / SEGMENTOR.config
     entries = (train_entry(50, 2.0), {'mIoU': 40.2, 'step': 4000})
     calls.effects = [lambda: 3, lambda: log(segmentor, '1', *entries)]
-    failures = reproduce([DETECTOR, SEGMENTOR, WITHOUT_WEIGHTS], KNOWN, DATA, tmp_path)
+    failures = reproduce([DETECTOR, SEGMENTOR], KNOWN, DATA, tmp_path)
     assert len(calls) == 2
     assert failures == [
         f'{DETECTOR.config}: exit status 3 of tools/train.py; see its output and its log'
     ]
     said = capsys.readouterr().out
     assert 'ours 40.20, difference -0.40, inside 0.5' in said
-    assert f'{WITHOUT_WEIGHTS.config}: not run, without weights to start from' in said
     assert f'report: {tmp_path / "report.md"}' in said
     report = (tmp_path / 'report.md').read_text()
     assert 'No result: exit status 3 of tools/train.py' in report
-    assert 'No result: not run, without weights to start from' in report
-    # Another series adds to the report; with its option, rows without weights can start.
-    options = ['model.backbone.init_cfg=None']
+    assert '- Initial weights: repvit_m1_1.distill_300e, top-1 80.7.' in report
+    # Another series adds to the report.
     calls.effects = [lambda: 4]
-    reproduce([WITHOUT_WEIGHTS], KNOWN, DATA, tmp_path, cfg_options=options)
+    reproduce([THIRD_PARTY], KNOWN, DATA, tmp_path)
     assert 'tools/train.py' in calls[2]
-    assert '| 40.20 | -0.40 | inside 0.5 |' in (tmp_path / 'report.md').read_text()
+    report = (tmp_path / 'report.md').read_text()
+    assert '| 40.20 | -0.40 | inside 0.5 |' in report
+    third_party = "third-party weights; the paper's top-1 81.0"
+    assert f'- Initial weights: edgevit_s.easycv, top-1 80.3 ({third_party}).' in report
 
 
-def test_rows_without_data_or_weights_are_left_out(tmp_path, calls):
+def test_rows_without_data_or_released_model_are_left_out(tmp_path, calls):
     reproduce(KNOWN, KNOWN, {'voc12aug': '/voc'}, tmp_path)
     assert [re.search('mobilevit_([xs]+)_voc12aug', call)[1] for call in calls] == [
         'xxs',
         'xs',
         's',
     ]
-    for rows, evaluate in (([WITHOUT_WEIGHTS], False), ([WITHOUT_WEIGHTS], True), ([], False)):
+    for rows, evaluate in (([THIRD_PARTY], True), ([], False)):
         with pytest.raises(UserError, match='no row is left'):
             reproduce(rows, KNOWN, DATA, tmp_path, evaluate=evaluate)
 

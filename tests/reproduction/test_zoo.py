@@ -1,11 +1,20 @@
 """The model zoo agrees with the configs."""
 
+import re
+
 import pytest
 import yaml
 from helpers.repository import REPOSITORY
 
+from lightvit_mm.checkpoints.weights import WEIGHTS
 from lightvit_mm.reproduction.published import read_published
-from lightvit_mm.reproduction.zoo import as_page, measure, split_name, zoo_configs
+from lightvit_mm.reproduction.zoo import (
+    as_page,
+    measure,
+    split_name,
+    weights_page,
+    zoo_configs,
+)
 
 CONFIGS = REPOSITORY / 'configs'
 METAFILE = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())
@@ -44,6 +53,20 @@ def test_the_page_is_up_to_date():
         for value in row.published.values():
             assert str(value) in line
         assert ('recalled' in line) is (row.confidence == 'recalled')
+
+
+def test_the_page_of_weights_is_up_to_date():
+    page = weights_page()
+    assert (REPOSITORY / 'docs' / 'weights.md').read_text() == page
+    for weights in WEIGHTS:
+        (line,) = [
+            line for line in page.splitlines() if f'{weights.address}' in re.split(r'[()`]', line)
+        ]
+        assert weights.name in line
+        assert weights.release.licence in line
+        assert weights.layout in line
+        assert ('third party' in line) is weights.release.third_party
+    assert page.count('None were published.') == 3
 
 
 def test_what_somebody_reproduced_is_shown_beside_what_was_published():
