@@ -13,6 +13,7 @@ from lightvit_mm.export.compare import Limits, compare_detections
 from lightvit_mm.export.detections import detections_of
 
 RETINANET = 'retinanet_edgevit_xxs_shapes.py'
+RTMDET = 'rtmdet_mobilevit_xxs_coco.py'
 MASK_RCNN = 'mask_rcnn_edgevit_xxs_coco.py'
 
 
@@ -30,8 +31,12 @@ def config_of(name, options=None):
         (MASK_RCNN, SMALL_MASK_RCNN),
         (MASK_RCNN, {**SMALL_MASK_RCNN, 'model.roi_head.bbox_head.reg_class_agnostic': True}),
         ('ssdlite_mobilevit_xxs_coco.py', {}),
+        (RTMDET, {}),
+        (RTMDET, {'model.test_cfg.nms_pre': 100, 'model.test_cfg.score_thr': 0.5}),
     ],
-    ids=['retinanet', 'few', 'agnostic', 'mask_rcnn', 'one_box', 'ssdlite'],
+    ids=[
+        'retinanet', 'few', 'agnostic', 'mask_rcnn', 'one_box', 'ssdlite', 'rtmdet', 'few_rtmdet',
+    ],
 )
 def test_detects_what_mmdet_detects(name, options):
     config = config_of(name, options)
