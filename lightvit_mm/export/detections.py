@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import RetinaHead, RPNHead, RTMDetSepBNHead, SSDHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.necks import CSPNeXtPAFPN
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.onnx_ops import nms, roi_align
 
-__all__ = ['SingleStageDetections', 'TwoStageDetections', 'detections_of']
+__all__ = ['SingleStageDetections', 'TwoStageDetections', 'check_size', 'detections_of']
 
 # Below every score, and below every threshold.
 DROPPED = -1.0
@@ -142,6 +143,22 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
     if dense.test_cfg.get('nms_pre', 0) < 1:
         raise UserError('test_cfg.nms_pre must be positive for an export')
     return TwoStageDetections(detector) if two_stages else SingleStageDetections(detector)
+
+
+def check_size(detector: Any, size: Sequence[int]) -> None:
+    """Check that a detector can run at a size; RTMDet's neck needs multiples of its last stride.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not any(isinstance(part, CSPNeXtPAFPN) for part in detector.modules()):
+        return
+    multiple = detector.bbox_head.prior_generator.strides[-1][0]
+    if any(side % multiple for side in size):
+        raise UserError(
+            f'--size {size[0]} {size[1]}: the neck of {type(detector).__name__} adds maps of two '
+            f'sizes, one twice the other: give multiples of {multiple}'
+        )
 
 
 def _parts(detector: Any) -> list[tuple[Any, Any]]:
