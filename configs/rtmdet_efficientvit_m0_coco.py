@@ -5,4 +5,5 @@ checkpoint = (
     'releases/download/v1.0/efficientvit_m0.pth')
 model = dict(
     backbone=dict(arch='m0', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[32, 64, 128, 192]))
+    neck=dict(in_channels=[32, 64, 128, 192], out_channels=80),
+    bbox_head=dict(in_channels=80, feat_channels=80))

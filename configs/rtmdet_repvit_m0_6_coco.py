@@ -5,4 +5,5 @@ checkpoint = (
     'repvit_m0_6_distill_300e.pth')
 model = dict(
     backbone=dict(arch='m0_6', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
-    neck=dict(in_channels=[80, 160, 320]))
+    neck=dict(in_channels=[80, 160, 320], out_channels=80),
+    bbox_head=dict(in_channels=80, feat_channels=80))

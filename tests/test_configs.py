@@ -109,6 +109,10 @@ def test_parts_fit_and_have_the_published_size(file):
     channels = [channels] if isinstance(channels, int) else channels
     assert list(channels) == list(backbone.out_channels)
     check_channels(model, config.model)
+    if file.stem.startswith('rtmdet_'):
+        size = count_parameters(backbone)
+        width = 80 if size < 2.35e6 else 96 if size < 5e6 else 128
+        assert config.model.bbox_head.in_channels == width
     count = count_parameters(model)
     if not file.stem.endswith('_shapes'):
         assert count == MEASURED[file.stem], 'python tools/model_zoo.py brings the zoo up to date'

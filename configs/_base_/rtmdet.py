@@ -1,6 +1,7 @@
 # RTMDet's neck and head as mmdet ships them (Lyu et al., 2022), without a backbone. Backbones of
-# less than 5 M parameters get the width of RTMDet-tiny, 96 channels; the others that of RTMDet-s,
-# 128, in their own files. The input is normalised as the backbones' ImageNet weights want it.
+# less than 5 M parameters get the width of RTMDet-tiny, 96 channels; those that are smaller than
+# RTMDet-tiny's own (2.35 M) 80, and those of 5 M or more that of RTMDet-s, 128, in their own files.
+# The input is normalised as the backbones' ImageNet weights want it.
 norm_cfg = dict(type='SyncBN')
 act_cfg = dict(type='SiLU', inplace=True)
 model = dict(
