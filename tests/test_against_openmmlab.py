@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.demo_inputs import demo_inputs
 from helpers.repository import REPOSITORY
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 
 from lightvit_mm.engine.configs import load_config
@@ -20,6 +21,18 @@ CONFIGS = {
     'mask_rcnn_edgevit_xxs_coco': (
         'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
         {'neck': {'in_channels': CHANNELS}},
+    ),
+    'rtmdet_repvit_m0_9_coco': (
+        'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+        # RGB, as the backbone's weights want it.
+        {
+            'data_preprocessor': {
+                'mean': [123.675, 116.28, 103.53],
+                'std': [58.395, 57.12, 57.375],
+                'bgr_to_rgb': True,
+                'pad_size_divisor': 32,
+            }
+        },
     ),
     'semantic_fpn_edgevit_xxs_ade20k': (
         'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py',
@@ -74,3 +87,22 @@ def test_the_losses_are_those_of_openmmlabs_config(name, tmp_path):
     assert set(loss) == set(expected)
     for part in expected:
         torch.testing.assert_close(loss[part], expected[part], rtol=0, atol=0, msg=part)
+
+
+def without_backends(value):
+    """A part of a config without the file backends of mmdet's data sets."""
+    if isinstance(value, dict):
+        return {k: without_backends(v) for k, v in value.items() if k != 'backend_args'}
+    return [without_backends(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def test_the_recipe_of_rtmdet_is_that_of_mmdet():
+    ours = load_config(str(REPOSITORY / 'configs/rtmdet_repvit_m0_9_coco.py'))
+    theirs = get_config('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py')
+    for key in (
+        'train_pipeline', 'train_pipeline_stage2', 'test_pipeline', 'optim_wrapper',
+        'param_scheduler', 'train_cfg', 'custom_hooks',
+    ):  # fmt: skip
+        assert without_backends(ours[key]) == without_backends(theirs[key]), key
+    assert ours.model.test_cfg == theirs.model.test_cfg
+    assert ours.train_dataloader.batch_size == theirs.train_dataloader.batch_size == 32

@@ -74,6 +74,7 @@ HEADS = ('bbox_head', 'rpn_head', 'decode_head', 'auxiliary_head')
     [
         ('retinanet', 'coco'),
         ('mask_rcnn', 'coco'),
+        ('rtmdet', 'coco'),
         ('semantic_fpn', 'ade20k'),
         ('upernet', 'ade20k'),
     ],
@@ -102,10 +103,16 @@ def test_parts_fit_and_have_the_published_size(file):
             if hasattr(model, name):
                 getattr(model, name)(levels)
     assert isinstance(backbone, PyramidBackbone)
-    channels = config.model.get('neck', config.model.get('decode_head', {})).get('in_channels')
+    first = config.model.get('neck', config.model.get('decode_head', {}))
+    first = first[0] if isinstance(first, list) else first
+    channels = first.get('in_channels')
     channels = [channels] if isinstance(channels, int) else channels
     assert list(channels) == list(backbone.out_channels)
     check_channels(model, config.model)
+    if file.stem.startswith('rtmdet_'):
+        size = count_parameters(backbone)
+        width = 80 if size < 2.35e6 else 96 if size < 5e6 else 128
+        assert config.model.bbox_head.in_channels == width
     count = count_parameters(model)
     if not file.stem.endswith('_shapes'):
         assert count == MEASURED[file.stem], 'python tools/model_zoo.py brings the zoo up to date'

@@ -36,6 +36,7 @@ from lightvit_mm.registry import MODELS
 __all__ = ['EfficientViT']
 
 KEY_DIMS = 16
+STEM_STRIDE = 8  # before the last convolution of the stem
 
 ConvNormReLU = partial(ConvNormAct, act=partial(nn.ReLU, inplace=True))
 
@@ -249,13 +250,16 @@ class EfficientViT(PyramidBackbone):
     """EfficientViT of Microsoft as a pyramid with strides 16, 32, 64.
 
     No level is finer than stride 16; for heads that need strides 4 or 8, the authors make them in
-    `EfficientViTFPN`. Padding takes part in the attention (as in the authors' code), so the outputs
-    for an image depend slightly on the size to which it is padded.
+    `EfficientViTFPN`, and ``stem_level`` gives one of stride 8. Padding takes part in the attention
+    (as in the authors' code), so the outputs for an image depend slightly on the size to which it
+    is padded.
 
     Args:
         arch: ``'m0'`` to ``'m5'``, or a dict of ``embed_dims``, ``depths``, ``num_heads`` (each
             three numbers) and ``kernel_sizes`` (of the query convolutions, one per head; a stage
             with fewer heads uses the first ones).
+        stem_level: also return, before the levels of ``out_indices``, the stem's map of stride 8,
+            with half of the first stage's channels. The authors do not use it.
         common: see `PyramidBackbone`, also for shapes and errors.
 
     Raises:
@@ -306,13 +310,18 @@ class EfficientViT(PyramidBackbone):
     layouts = LAYOUTS
     # The classification code uses 4 in the last stage at 224 pixels, the detection code 7.
     window_sizes = (7, 7, 7)
+    stem: OverlapPatchEmbed
 
     def __init__(
         self,
         arch: Arch,
+        stem_level: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(arch, **common)
+        self.stem_level = stem_level
+        if stem_level:
+            self.out_strides = (STEM_STRIDE, *self.out_strides)
         embed_dims, drop_path_rates = self.arch['embed_dims'], self.drop_path_rates()
         self.stem = OverlapPatchEmbed(embed_dims[0], self.norm_cfg)
         self.stages = nn.ModuleList(
@@ -335,6 +344,21 @@ class EfficientViT(PyramidBackbone):
             for i in range(self.num_stages)
         )
         self.finish_init()
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each output."""
+        fine = (self.arch['embed_dims'][0] // 2,) if self.stem_level else ()
+        return fine + super().out_channels
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute the pyramid, see `PyramidBackbone.forward`."""
+        if not self.stem_level:
+            return super().forward(x)
+        *finer, last = self.stem
+        for conv in finer:
+            x = conv(x)
+        return (x, *self.forward_stages(last(x)))
 
     def _kernel_sizes(self, stage: int) -> tuple[int, ...]:
         """Kernel size of each head of a stage."""

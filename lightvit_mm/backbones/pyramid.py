@@ -141,7 +141,10 @@ class PyramidBackbone(StrictLoading):
             One map for each of ``out_indices``: (N, out_channels[i], ceil(H / s), ceil(W / s))
             with s = out_strides[i].
         """
-        x = self.stem(x)
+        return self.forward_stages(self.stem(x))
+
+    def forward_stages(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The levels made from the output of the stem."""
         outs = []
         for index, stage in enumerate(self.stages):
             x = stage(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,21 @@ class OnnxModel(nn.Module):
     """A whole detector or segmentor in onnxruntime, with the interface of mmengine models.
 
     Its input comes from the config's test pipeline (see `use_onnx`). As in OpenMMLab, an image
-    smaller than the file's input is padded on the right and bottom with the mean colour; a larger
-    one is shrunk. Results are in pixels of the image on disk.
+    smaller than the file's input is padded on the right and bottom; a larger one is shrunk. Results
+    are in pixels of the image on disk.
 
     Args:
         file: ONNX file written by tools/export_onnx.py.
         settings: ``model`` of the config.
+        padding: colour of the padding, blue, green and red; None means the mean colour.
 
     Raises:
         UserError: the file is missing, onnxruntime cannot read it, or it outputs no predictions.
     """
 
-    def __init__(self, file: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, file: str, settings: dict[str, Any], padding: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.session = _open(file)
         made = json.loads(self.session.get_modelmeta().custom_metadata_map.get(METADATA, '{}'))
@@ -69,7 +73,8 @@ class OnnxModel(nn.Module):
             palette = [tuple(colour) for colour in palette]
         self.dataset_meta = {'classes': tuple(made['classes']), 'palette': palette}
         self.settings = settings
-        self.padding = padding_of(settings.get('data_preprocessor') or {})
+        mean = padding_of(settings.get('data_preprocessor') or {})
+        self.padding = mean if padding is None else np.array(padding, 'float32')
         # inference_detector reads the device from it.
         self.data_preprocessor = BaseDataPreprocessor()
 
@@ -141,7 +146,8 @@ def use_onnx(config: Config, file: str) -> None:
     """Replace the model of a config with an exported file, and adapt the test pipelines, in place.
 
     If the file has a fixed input size, every Resize gets that size as its scale, except those that
-    keep the aspect ratio and whose scale already fits. Dynamic files leave the pipelines alone.
+    keep the aspect ratio and whose scale already fits. A Pad is left to the model, which pads with
+    its colour.
 
     Raises:
         UserError: see `OnnxModel`.
@@ -150,9 +156,13 @@ def use_onnx(config: Config, file: str) -> None:
     config.model = {'type': 'OnnxModel', 'file': file, 'settings': config.model.to_dict()}
     # An exported model has no weights to average.
     config.custom_hooks = [h for h in config.get('custom_hooks', []) if h.type != 'EMAHook']
+    pipelines = [config.test_dataloader.dataset.pipeline, config.get('test_pipeline', [])]
+    for pipeline in pipelines:
+        for step in [step for step in pipeline if step.type == 'Pad']:
+            pipeline.remove(step)
+            config.model.padding = _colour(step.get('pad_val', 0))
     if not isinstance(height, int):
         return
-    pipelines = [config.test_dataloader.dataset.pipeline, config.get('test_pipeline', [])]
     for step in [step for pipeline in pipelines for step in pipeline]:
         if step.type == 'Resize' and 'scale' in step:
             shorter, longer = sorted(step.scale)
@@ -176,6 +186,12 @@ def load_onnx(config: Config, file: str) -> OnnxModel:
     model = MODELS.build(config.model)
     model.cfg = config
     return model
+
+
+def _colour(pad_val: Any) -> list[float]:
+    """The colour of a Pad, which is given for images alone or as one number for everything."""
+    value = pad_val.get('img', 0) if isinstance(pad_val, dict) else pad_val
+    return list(value) if isinstance(value, (list, tuple)) else [value] * 3
 
 
 def _open(file: str) -> Any:

@@ -13,26 +13,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import RetinaHead, RPNHead, SSDHead
+from mmdet.models.dense_heads import RetinaHead, RPNHead, RTMDetSepBNHead, SSDHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.necks import CSPNeXtPAFPN
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
-from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
 from torch import Tensor, nn
 
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.onnx_ops import nms, roi_align
 
-__all__ = ['SingleStageDetections', 'TwoStageDetections', 'detections_of']
+__all__ = ['SingleStageDetections', 'TwoStageDetections', 'check_size', 'detections_of']
 
 # Below every score, and below every threshold.
 DROPPED = -1.0
 
 
 class SingleStageDetections(nn.Module):
-    """The detections of RetinaNet and SSDLite, equal to those of mmdet's ``predict``.
+    """The detections of RetinaNet, SSDLite and RTMDet, equal to those of mmdet's ``predict``.
 
     ``forward`` takes one image (1, 3, H, W) and returns, best first, boxes (n, 4) as x1, y1, x2, y2
     in pixels of the image, scores (n,) and labels (n,).
@@ -131,8 +132,8 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
         if not isinstance(part, kinds) or (kinds is StandardRoIHead and type(part) is not kinds):
             raise UserError(
                 f'{type(part).__name__} cannot be exported yet: whole detectors are RetinaNet, '
-                'SSDLite, and Faster and Mask R-CNN with their standard heads; export the pyramid '
-                'with --backbone-only'
+                'SSDLite, RTMDet, and Faster and Mask R-CNN with their standard heads; export the '
+                'pyramid with --backbone-only'
             )
     dense = detector.rpn_head if two_stages else detector.bbox_head
     second = [detector.roi_head.test_cfg] if two_stages else []
@@ -144,11 +145,28 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
     return TwoStageDetections(detector) if two_stages else SingleStageDetections(detector)
 
 
+def check_size(detector: Any, size: Sequence[int]) -> None:
+    """Check that a detector can run at a size; RTMDet's neck needs multiples of its last stride.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not any(isinstance(part, CSPNeXtPAFPN) for part in detector.modules()):
+        return
+    multiple = detector.bbox_head.prior_generator.strides[-1][0]
+    if any(side % multiple for side in size):
+        raise UserError(
+            f'--size {size[0]} {size[1]}: the neck of {type(detector).__name__} doubles its maps, so '
+            f'height and width must be multiples of {multiple}'
+        )
+
+
 def _parts(detector: Any) -> list[tuple[Any, Any]]:
     """The parts of a detector that this module replaces, each with its supported classes."""
     if isinstance(detector, SingleStageDetector):
         dense = detector.bbox_head
-        return [(dense, (RetinaHead, SSDHead)), (dense.bbox_coder, DeltaXYWHBBoxCoder)]
+        coders = (DeltaXYWHBBoxCoder, DistancePointBBoxCoder)
+        return [(dense, (RetinaHead, SSDHead, RTMDetSepBNHead)), (dense.bbox_coder, coders)]
     if not isinstance(detector, TwoStageDetector):
         return [(detector, (SingleStageDetector, TwoStageDetector))]
     dense, roi = detector.rpn_head, detector.roi_head
@@ -161,7 +179,7 @@ def _parts(detector: Any) -> list[tuple[Any, Any]]:
 
 
 def _levels(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Scores (n, classes), deltas (n, 4) and priors (n, 4) of each level."""
+    """Scores (n, classes), deltas (n, 4) and priors, (n, 4) or points (n, 2), of each level."""
     logits, deltas = head(features)
     sizes = [level.shape[2:] for level in logits]
     priors = head.prior_generator.grid_priors(sizes, torch.float32, logits[0].device)
@@ -176,7 +194,8 @@ def _levels(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor,
             scores = torch.cat(
                 [scores, torch.full_like(spare[:, :1], DROPPED).expand(-1, scores.shape[1])]
             )
-            offsets, boxes = torch.cat([offsets, spare]), torch.cat([boxes, spare])
+            offsets = torch.cat([offsets, spare])
+            boxes = torch.cat([boxes, spare[:, : boxes.shape[1]]])
         levels.append((scores, offsets, boxes))
     return levels
 

@@ -180,8 +180,9 @@ def export_onnx(
     else:
         metadata = {key: model.dataset_meta.get(key) for key in ('classes', 'palette')}
         if whole_detector:
-            from lightvit_mm.export.detections import detections_of
+            from lightvit_mm.export.detections import check_size, detections_of
 
+            check_size(model, size)
             network, batch = detections_of(model), 1
             names = list(network.outputs)
             compare = CompareDetections(model, Preprocessing(nn.Identity(), settings), names)

@@ -23,12 +23,14 @@ INPUTS = {
     'ade20k': (512, 512),
     'voc12aug': (512, 512),
     'ssdlite': (320, 320),
+    'rtmdet': (640, 640),
 }
 DATASETS = {'coco': 'COCO 2017', 'ade20k': 'ADE20K', 'voc12aug': 'PASCAL VOC 2012, augmented'}
 HEADS = {
     'retinanet': 'RetinaNet',
     'mask_rcnn': 'Mask R-CNN',
     'ssdlite': 'SSDLite',
+    'rtmdet': 'RTMDet',
     'semantic_fpn': 'Semantic FPN',
     'upernet': 'UperNet',
     'deeplabv3': 'DeepLabv3',
@@ -37,17 +39,28 @@ TASKS = {
     'retinanet': 'Object Detection',
     'mask_rcnn': 'Instance Segmentation',
     'ssdlite': 'Object Detection',
+    'rtmdet': 'Object Detection',
 }
 INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of the training form)
-and multiply-accumulates are measured here, at 800 x 1344 for COCO (SSDLite: 320 x 320) and 512 x
-512 otherwise; for Mask R-CNN, without the parts that run once per proposal. Published results, box
-and mask AP or mIoU in percent, are others', from `configs/published.yml`; *recalled* ones are from
-memory and not verified. The weights are those that a config begins with, see
-[weights.md](weights.md).
+and multiply-accumulates are measured here, at 800 x 1344 for COCO (RTMDet: 640 x 640, SSDLite:
+320 x 320) and 512 x 512 otherwise; for Mask R-CNN, without the parts that run once per proposal.
+Published results, box and mask AP or mIoU in percent, are others', from `configs/published.yml`;
+*recalled* ones are from memory and not verified. The weights are those that a config begins with
+([weights.md](weights.md)).
 **We have not reproduced any of them yet**: that needs COCO or ADE20K, and GPUs.
-`python tools/reproduce.py --check` compares each config with the published recipe."""
+`python tools/reproduce.py --check` compares each config with the published recipe.
+
+## RTMDet with its own backbone
+
+| | M | GMACs at 640 x 640 | published | source |
+|---|---|---|---|---|
+| RTMDet-tiny | 4.8 | 8.1 | bbox_mAP 41.1 | mmdetection, configs/rtmdet/README.md |
+| RTMDet-s | 8.89 | 14.8 | bbox_mAP 44.6 | mmdetection, configs/rtmdet/README.md |
+
+Those two have CSPNeXt backbones. The `rtmdet_*` configs below put their necks and heads on other
+backbones, with which nothing has been published."""
 WEIGHTS_INTRODUCTION = """# Published weights
 
 Written by `python tools/model_zoo.py`; do not edit. These files were trained on ImageNet-1k by

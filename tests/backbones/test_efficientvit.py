@@ -212,3 +212,18 @@ def test_the_biases_have_the_name_that_the_recipe_spares_from_decay():
 def test_heads_of_a_custom_arch(change):
     with pytest.raises(ValueError, match='heads'):
         EfficientViT(arch={**EfficientViT.arch_settings['m4'], **change})
+
+
+@torch.no_grad()
+def test_the_level_of_the_stem_comes_before_the_others():
+    torch.manual_seed(0)
+    plain = EfficientViT(arch='m0', out_indices=(0, 2)).eval()
+    finer = EfficientViT(arch='m0', out_indices=(0, 2), stem_level=True).eval()
+    finer.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 3, 75, 130)
+    level, *others = finer(x)
+    assert finer.out_strides == (8, 16, 64)
+    assert finer.out_channels == (32, 64, 192)
+    assert level.shape == (1, 32, 10, 17)
+    assert torch.equal(level, finer.stem[2](finer.stem[1](finer.stem[0](x))))
+    assert all(map(torch.equal, others, plain(x)))

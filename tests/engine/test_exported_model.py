@@ -30,6 +30,7 @@ onnx, *_ = (
 )
 
 RETINANET = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
+RTMDET = str(REPOSITORY / 'configs/rtmdet_repvit_m0_6_coco.py')
 MASK_RCNN = str(REPOSITORY / 'configs/mask_rcnn_edgevit_xxs_coco.py')
 CLASSES = ('disk', 'square', 'triangle', 'star')
 LIMITS = Limits(0.05, 0.5, 100)
@@ -156,6 +157,33 @@ def test_mask_rcnn(images, tmp_path):
     session = load_onnx(load_config(MASK_RCNN, options), str(out)).session
     empty = session.run(None, {'image': np.full((1, 3, 128, 128), np.nan, 'float32')})
     assert [value.shape for value in empty] == [(0, 4), (0,), (0,), (0, 28, 28)]
+
+
+def test_rtmdet_pads_as_its_pipeline(images, tmp_path):
+    options = {
+        'model.bbox_head.num_classes': 4,
+        'model.test_cfg.nms_pre': 500,
+        'test_dataloader.dataset.pipeline.1.scale': (96, 96),
+        'test_dataloader.dataset.pipeline.2.size': (96, 96),
+    }
+    checkpoint = save(random_detector(load_config(RTMDET, options)), tmp_path / 'epoch_1.pth')
+    out = tmp_path / 'model.onnx'
+    made = export_onnx(
+        load_config(RTMDET, options), checkpoint, str(out), (96, 96), images=images[:1]
+    )
+    assert made.deviation < 1e-4
+    narrow = str(tmp_path / 'narrow.png')
+    mmcv.imwrite(mmcv.imread(images[1])[:, :50], narrow)
+    entries = []
+    for weights in (checkpoint, str(out)):
+        done = predict(load_config(RTMDET, options), weights, narrow, str(tmp_path / 'out'))
+        entries += json.loads(done.json_file.read_text())['images']
+    theirs, ours = map(arrays, entries)
+    # After a Pad, mmdet lets boxes reach into the padding.
+    theirs['boxes'] = theirs['boxes'].clip(0, [50, 128, 50, 128])
+    deviation, pairs = compare_detections(theirs, ours, 128, Limits(0.001, 0.65, 300))
+    assert deviation < 1e-4
+    assert pairs > 20
 
 
 def test_wrong_files(retinanet, images, shapes, tmp_path):

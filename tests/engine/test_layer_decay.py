@@ -253,6 +253,14 @@ def test_schedule_that_raises_a_learning_rate():
     assert rising_groups(optimizer, []) is None
 
 
+def test_convolutions_that_levels_share_are_counted_once():
+    model = Detector(tiny())
+    model.other_level = nn.Sequential(model.head, nn.BatchNorm2d(2))  # as in RTMDet's head
+    lrs = settings(model, bypass_duplicate=True)
+    assert lrs['head.weight'] == lrs['other_level.1.weight'] == (LR, DECAY)
+    assert len(lrs) == len(list(model.parameters()))
+
+
 CONFIG = 'configs/retinanet_edgevit_xxs_shapes.py'
 
 

@@ -10,9 +10,10 @@ pytest.importorskip('mmdet')
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import Limits, compare_detections
-from lightvit_mm.export.detections import detections_of
+from lightvit_mm.export.detections import check_size, detections_of
 
 RETINANET = 'retinanet_edgevit_xxs_shapes.py'
+RTMDET = 'rtmdet_mobilevit_xxs_coco.py'
 MASK_RCNN = 'mask_rcnn_edgevit_xxs_coco.py'
 
 
@@ -30,8 +31,19 @@ def config_of(name, options=None):
         (MASK_RCNN, SMALL_MASK_RCNN),
         (MASK_RCNN, {**SMALL_MASK_RCNN, 'model.roi_head.bbox_head.reg_class_agnostic': True}),
         ('ssdlite_mobilevit_xxs_coco.py', {}),
+        (RTMDET, {}),
+        (RTMDET, {'model.test_cfg.nms_pre': 100, 'model.test_cfg.score_thr': 0.5}),
     ],
-    ids=['retinanet', 'few', 'agnostic', 'mask_rcnn', 'one_box', 'ssdlite'],
+    ids=[
+        'retinanet',
+        'few',
+        'agnostic',
+        'mask_rcnn',
+        'one_box',
+        'ssdlite',
+        'rtmdet',
+        'few_rtmdet',
+    ],
 )
 def test_detects_what_mmdet_detects(name, options):
     config = config_of(name, options)
@@ -75,6 +87,16 @@ def test_other_detectors_are_refused():
     config = config_of(RETINANET, {'model.test_cfg.nms.type': 'soft_nms'})
     with pytest.raises(UserError, match='nms of type soft_nms'):
         detections_of(random_model(config))
+
+
+def test_sizes_of_rtmdet():
+    finest = random_model(config_of('rtmdet_efficientvit_m0_coco.py'))
+    check_size(finest, (64, 320))
+    with pytest.raises(
+        UserError, match=r'--size 64 352: the neck of RTMDet doubles .*multiples of 64'
+    ):
+        check_size(finest, (64, 352))
+    check_size(random_model(config_of(RETINANET)), (50, 70))
 
 
 def random_model(config):

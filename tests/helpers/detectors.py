@@ -33,8 +33,10 @@ def random_detector(config: Config) -> torch.nn.Module:
     config.model.backbone.init_cfg = None
     model = MODELS.build(config.model).eval()
     randomise_norms(model)
-    spreads = {'cls': 2.0, 'reg': 0.3, 'conv_logits': 2.0}
+    # RTMDet's are distances in strides.
+    spreads = {'cls': 2.0, 'rtm_reg': 3.0, 'reg': 0.3, 'conv_logits': 2.0}
     for name, layer in model.named_modules():
+        name = name.rstrip('.0123456789')
         spread = [value for end, value in spreads.items() if name.endswith(end)]
         if spread and hasattr(layer, 'weight'):
             torch.nn.init.zeros_(layer.bias)

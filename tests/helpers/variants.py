@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightvit_mm.backbones import (
     EdgeViT,
+    EfficientViT,
     MobileViT,
     RepViT,
     ShuffleDeiT,
@@ -41,6 +42,7 @@ UNUSUAL = [
     _maker(EdgeViT, 'xxs', out_norm=True),
     _maker(MobileViT, 'xs', expand_last=True, output_stride=16),  # the only padded heads
     _maker(RepViT, 'm0_6', tap='pre_block'),
+    _maker(EfficientViT, 'm0', stem_level=True),
     _maker(ShuffleSwin, 'extra_tiny', shuffle=False),
     _maker(ShuffleDeiT, 'tiny', shuffle=False),
     _maker(ShuffleT2TViT, '7', shuffle=False, levels_from='last'),

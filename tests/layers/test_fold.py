@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from helpers.variants import randomise_norms
+from helpers.variants import largest_deviation, randomise_norms
+from mmcv.cnn import ConvModule
 from torch import nn
 
 from lightvit_mm.layers.fold import (
     add_identity_to_depthwise,
     batch_norm_affine,
     fold_affine_into_next_linear,
+    fold_conv_modules,
     fold_norm_into_next_pointwise,
     fold_norm_into_transposed_conv,
     fuse_conv_and_norm,
@@ -93,6 +95,34 @@ def test_norm_into_transposed_conv():
         torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(TypeError, match='dense transposed'):
         fold_norm_into_transposed_conv(nn.ConvTranspose2d(9, 9, 2, groups=9), norm)
+
+
+@torch.no_grad()
+def test_convolutions_that_several_norms_share():
+    first, second = (ConvModule(6, 6, 3, padding=1, norm_cfg={'type': 'BN'}) for _ in range(2))
+    second.conv = first.conv  # as in RTMDet's head, for each level
+    model = nn.ModuleList([first, second]).eval()
+    randomise_norms(model)
+    x = torch.randn(2, 6, 5, 7)
+    expected = [module(x) for module in model]
+    fold_conv_modules(model)
+    assert largest_deviation([module(x) for module in model], expected) < 1e-5
+    assert not [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def test_modules_that_cannot_be_folded_stay():
+    model = nn.Sequential(
+        ConvModule(6, 6, 1, norm_cfg={'type': 'GN', 'num_groups': 2}),
+        ConvModule(6, 6, 1, norm_cfg={'type': 'BN'}, order=('norm', 'conv', 'act')),
+        ConvModule(6, 6, 1, norm_cfg={'type': 'BN', 'track_running_stats': False}),
+        ConvModule(6, 6, 2, norm_cfg={'type': 'BN'}, conv_cfg={'type': 'deconv'}),
+    ).eval()
+    randomise_norms(model[1::2])
+    x = torch.randn(2, 6, 5, 7)
+    expected = model(x)
+    fold_conv_modules(model)
+    assert torch.equal(model(x), expected)
 
 
 @pytest.mark.parametrize('bias', [True, False])
