@@ -95,8 +95,8 @@ def check_output_file(
                 head = file.read(HEAD)
             if head and not re.search(mark, head):
                 raise UserError(
-                    f'{option} {path} exists, and this tool did not write it: give another name, '
-                    'or move it away'
+                    f'{option} {path} exists, and nothing shows that this tool wrote it: give '
+                    'another name, or move it away'
                 )
         _check_writable(Path(os.path.realpath(target)).parent)
 
@@ -163,5 +163,9 @@ def _check_writable(folder: Path) -> None:
         if folder.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
         folder = folder.parent
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        error.filename = str(folder)  # not that of the temporary file
+        raise

@@ -1,6 +1,7 @@
 """Fixtures."""
 
 import logging
+import signal
 import urllib.request
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def small_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runners that do not ask the compiler for its version."""
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+
+
+@pytest.fixture
+def ctrl_c() -> None:
+    """SIGINT raises KeyboardInterrupt; shells turn that off for what runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

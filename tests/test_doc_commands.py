@@ -83,3 +83,16 @@ def test_python_and_links(page):
         ast.parse(code)
     for target in re.findall(r'\]\((?!http)([^)#]+)', page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page):
+    spans = re.findall(r'`(?:(?:python|bash) )?([^`\s]+)', page.read_text())
+    for span in spans:
+        name, _, function = span.partition('::')
+        if re.fullmatch(r'(\w+/)*test_\w+\.py', name):
+            folder = REPOSITORY if (REPOSITORY / name).is_file() else REPOSITORY / 'tests'
+            assert (folder / name).is_file(), span
+            assert f'def {function}(' in (folder / name).read_text() or not function, span
+        elif re.match(r'(benchmarks|configs|docs|lightvit_mm|tests|tools)/', name):
+            assert re.search('<|my_', name) or any(REPOSITORY.glob(name)), span

@@ -121,9 +121,11 @@ def test_own_files_and_empty_ones_may_be_replaced(tmp_path):
 def test_another_file_is_left_alone(tmp_path):
     path = tmp_path / 'photo.jpg'
     path.write_bytes(b'a photo')
-    assert 'this tool did not write it' in refusal(check_output_file, path, '--out', MARK)
+    assert 'nothing shows that this tool wrote it' in refusal(
+        check_output_file, path, '--out', MARK
+    )
     (tmp_path / 'link').symlink_to(path)
-    assert 'did not write it' in refusal(check_output_file, tmp_path / 'link', '--out', MARK)
+    assert 'nothing shows' in refusal(check_output_file, tmp_path / 'link', '--out', MARK)
     assert 'is a folder' in refusal(check_output_file, tmp_path, '--out', MARK)
     assert 'is not a regular file' in refusal(check_output_file, '/dev/null', '--out', MARK)
 
@@ -187,6 +189,12 @@ def test_a_place_that_cannot_be_written(tmp_path, place):
     assert 'cannot be written' in refusal(check_output_file, f'{place}/x', '--out', MARK)[:500]
 
 
+def test_the_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    said = refusal(check_output_folder, tmp_path / 'file/below', '--out', ['sign'])
+    assert said.endswith(f'cannot be written: Not a directory ({tmp_path}/file)')
+
+
 def status_of(action, capsys):
     with pytest.raises(SystemExit) as caught, user_errors():
         action()
@@ -203,6 +211,12 @@ def test_a_full_disk_is_an_error_of_the_user(tmp_path, capsys):
     assert status == 2
     assert said == f"error: [Errno 28] No space left on device: '{tmp_path / 'file'}'"
     assert os.listdir(tmp_path) == []
+    for number in (errno.ENOSPC, errno.EDQUOT):  # of a library that names no file
+
+        def full_too(number=number):
+            raise OSError(number, os.strerror(number))
+
+        assert status_of(full_too, capsys) == (2, f'error: [Errno {number}] {os.strerror(number)}')
     with pytest.raises(OSError, match='of a library'), user_errors():
         raise OSError('of a library')
 
@@ -211,6 +225,7 @@ def test_a_full_disk_is_an_error_of_the_user(tmp_path, capsys):
     'number, status, word',
     [(signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')],
 )
+@pytest.mark.usefixtures('ctrl_c')
 def test_a_signal_removes_the_half_file(tmp_path, capsys, number, status, word):
     write_whole(tmp_path / 'file', 'old')
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from _stack import user_errors
 
+from lightvit_mm.errors import UserError
 from lightvit_mm.files import whole_file, write_whole
 from lightvit_mm.reproduction.choosing import as_page, chosen, draw, latencies
 from lightvit_mm.reproduction.published import read_published
@@ -17,8 +18,13 @@ def main() -> None:
     """Read the latencies, then write the page and its picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('latency', help='JSON file written by tools/benchmark.py --json')
-    benchmark = json.loads(Path(parser.parse_args().latency).read_text())
-    groups = chosen(read_published(PUBLISHED), latencies(benchmark))
+    file = parser.parse_args().latency
+    try:
+        benchmark = json.loads(Path(file).read_text())
+        measured = latencies(benchmark)
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f'{file} is not a file of tools/benchmark.py --json: {error!r}') from error
+    groups = chosen(read_published(PUBLISHED), measured)
     with whole_file(PICTURE) as part:
         draw(groups).savefig(part, format='png', dpi=100)
     write_whole(PAGE, as_page(groups, benchmark))

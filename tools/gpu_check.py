@@ -27,6 +27,10 @@ def main() -> None:
     )
     args = parser.parse_args()
     with user_errors():
+        try:
+            torch.device(args.device)
+        except RuntimeError as error:
+            raise UserError(f'--device {args.device}: give cuda, cuda:1 or cpu') from error
         if args.device.startswith('cuda') and not torch.cuda.is_available():
             raise UserError('torch finds no CUDA device; --device cpu runs the checks on the CPU')
         checks = check_device(args.device, args.quick, args.work_dir)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lightvit_mm.data.coco_file import (
-    CocoContent,
-    CocoUse,
-    check_coco,
-    judge_compressed_mask,
-    read_coco,
-)
+from lightvit_mm.data.coco_checks import CocoContent, CocoUse, check_coco
+from lightvit_mm.data.coco_file import read_coco
+from lightvit_mm.data.coco_masks import judge_compressed_mask
 from lightvit_mm.data.config import check_data, data_paths, datasets_of, evaluators_of
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, lines
 from lightvit_mm.data.images import (
     SUFFIXES,
     Load,
+    judge_labels,
     judge_resized,
     judge_size,
     look_at_image,
@@ -32,6 +29,18 @@ from lightvit_mm.data.own import class_heads
 from lightvit_mm.files import check_output_file, write_whole
 
 PARTS = ('train', 'val', 'test')
+
+
+class _Rest(NamedTuple):
+    """The checks of a data set that open images.
+
+    Attributes:
+        samples: one per sample.
+        of_all: what the samples show together, once all of them have run.
+    """
+
+    samples: list[Callable[[], Iterable[Finding]]] = []
+    of_all: Callable[[], Iterable[Finding]] = list
 
 
 def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
@@ -72,12 +81,16 @@ def check_everything(config: Mapping[str, Any]) -> list[Report]:
     parts = tuple(part for part in PARTS if config.get(f'{part}_dataloader'))
     check_data(config, parts)
     reports = []
-    for report, samples in _look_at_annotations(config, parts):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+    for report, (samples, of_all) in _look_at_annotations(config, parts):
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
             found = pool.map(lambda sample: list(sample()), samples)
             description = f'{report.part}: images'
             for findings in track(found, description, total=len(samples)):
                 report.findings += findings
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, the rest would still be checked
+        report.findings += of_all()
         reports.append(report)
     return reports
 
@@ -108,8 +121,8 @@ def _is_first_process() -> bool:
 
 def _look_at_annotations(
     config: Mapping[str, Any], parts: tuple[str, ...]
-) -> Iterator[tuple[Report, list]]:
-    """Yield, per data set, a report made without opening images, and the checks of its samples."""
+) -> Iterator[tuple[Report, _Rest]]:
+    """Yield, per data set, a report made without opening images, and the checks that open them."""
     seen: list[Mapping] = []
     for part in parts:
         for dataset in datasets_of(config.get(f'{part}_dataloader') or {}):
@@ -120,7 +133,7 @@ def _look_at_annotations(
 
 def _look_at_data_set(
     config: Mapping[str, Any], part: str, dataset: Mapping[str, Any]
-) -> tuple[Report, list]:
+) -> tuple[Report, _Rest]:
     from mmengine.dataset import BaseDataset
     from mmengine.registry import DATASETS, init_default_scope
 
@@ -131,14 +144,14 @@ def _look_at_data_set(
     found = DATASETS.get(kind) if isinstance(kind, str) else kind
     if isinstance(found, type) and not issubclass(found, BaseDataset):
         _add(report, NOTE, 'type of data set that is not checked', f'{kind}')
-        return report, []
+        return report, _Rest()
     try:
         built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f'{part}: the data set of type {kind}: {error}') from error
     if not _is_known(built, scope):
         _add(report, NOTE, 'type of data set that is not checked', f'{kind}')
-        return report, []
+        return report, _Rest()
     classes = tuple(built.metainfo.get('classes') or ())
     for name, head in class_heads(config.get('model')):
         # Detectors that read class names as text accept any number of classes.
@@ -151,8 +164,8 @@ def _look_at_data_set(
                 detail += ' (--classes-from ANN does it)'
             _add(report, ERROR, 'head for another number of classes', detail)
     if hasattr(built, 'COCOAPI'):
-        return report, _look_at_coco(report, built, config, part, dataset, classes)
-    return report, _look_at_label_maps(report, built, dataset, len(classes))
+        return report, _Rest(_look_at_coco(report, built, config, part, dataset, classes))
+    return report, _look_at_label_maps(report, built, dataset, classes)
 
 
 def _is_known(dataset: Any, scope: str) -> bool:
@@ -235,14 +248,14 @@ def _look_at_coco_image(
 
 
 def _look_at_label_maps(
-    report: Report, dataset: Any, data_config: Mapping[str, Any], num_classes: int
-) -> list:
+    report: Report, dataset: Any, data_config: Mapping[str, Any], classes: tuple[str, ...]
+) -> _Rest:
     report.source = str(dataset.data_prefix['img_path'])
     try:
         samples = dataset.load_data_list()
     except (OSError, ValueError) as error:
         _add(report, ERROR, 'list of images that cannot be read', f'{dataset.ann_file}: {error}')
-        return []
+        return _Rest()
     report.counts = {'images': len(samples)}
     if not samples:
         _add(report, ERROR, 'no image is left', f'no file ending in {dataset.img_suffix}')
@@ -259,11 +272,26 @@ def _look_at_label_maps(
                 report.findings.append(Finding(ERROR, f'{kind} missing', sample[key], '', detail))
     load = _loader(data_config)
     load_labels = _build(_transform(data_config, 'LoadAnnotations') or {'type': 'LoadAnnotations'})
-    return [
-        partial(_look_at_pair, sample, load, load_labels, num_classes, dataset.ignore_index)
-        for sample in samples
-        if os.path.exists(sample['img_path'])
-    ]
+    labels: set[int] = set()
+    known = len(classes), dataset.ignore_index, labels
+    return _Rest(
+        [
+            partial(_look_at_pair, sample, load, load_labels, *known)
+            for sample in samples
+            if os.path.exists(sample['img_path'])
+        ],
+        partial(_look_at_labels, report.source, labels, classes, dataset),
+    )
+
+
+def _look_at_labels(
+    source: str, labels: set[int], classes: tuple[str, ...], dataset: Any
+) -> Iterator[Finding]:
+    ignored = dataset.ignore_index
+    for severity, kind, detail in judge_labels(
+        labels, classes, ignored, dataset.reduce_zero_label, training=not dataset.test_mode
+    ):
+        yield Finding(severity, kind, source, '', detail)
 
 
 def _report_left_out(report: Report, samples: list[dict], suffix: str) -> None:
@@ -279,13 +307,20 @@ def _report_left_out(report: Report, samples: list[dict], suffix: str) -> None:
 
 
 def _look_at_pair(
-    sample: dict, load: Load, load_labels: Load, num_classes: int, ignore_index: int
+    sample: dict,
+    load: Load,
+    load_labels: Load,
+    num_classes: int,
+    ignore_index: int,
+    labels: set[int],
 ) -> Iterator[Finding]:
     seen = look_at_image(sample['img_path'], load)
     yield from (Finding(s, kind, sample['img_path'], '', d) for s, kind, d in seen.judgements)
     path = sample.get('seg_map_path')
     if path and os.path.exists(path):
-        judged = look_at_label_map(sample, load_labels, seen.size, num_classes, ignore_index)
+        judged = look_at_label_map(
+            sample, load_labels, seen.size, num_classes, ignore_index, labels
+        )
         yield from (Finding(severity, kind, path, '', detail) for severity, kind, detail in judged)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,11 @@ class Report:
         """Convert the report to a dict for JSON."""
         findings = [vars(finding) for finding in self.findings]
         return {'part': self.part, 'source': self.source, **self.counts, 'findings': findings}
+
+
+def some_of(names: Sequence[str], most: int = 6) -> str:
+    """List names, of which only the first if there are many."""
+    return ', '.join(names[:most]) + (f', … ({len(names)})' if len(names) > most else '')
 
 
 def count(findings: Iterable[Finding], severity: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import mmcv
 import numpy as np
 from PIL import ExifTags, Image
 
-from lightvit_mm.data.findings import ERROR, NOTE, WARNING, Judgement
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, Judgement, some_of
 
 Load = Callable[[dict], dict | None]
 SMALL_SIDE = 8  # pixels; the coarsest level of most backbones is then a single position
@@ -151,6 +151,7 @@ def look_at_label_map(
     image_size: tuple[int, int] | None,
     num_classes: int,
     ignore_index: int,
+    found: set[int],
 ) -> Iterator[Judgement]:
     """Open a label map as training will.
 
@@ -160,6 +161,7 @@ def look_at_label_map(
         image_size: width and height of the image, if known.
         num_classes: labels go from 0 to one less, after any ``reduce_zero_label``.
         ignore_index: the label that is not learnt.
+        found: gets the labels in it, for `judge_labels`.
     """
     path = sample['seg_map_path']
     if not os.path.exists(path):
@@ -193,9 +195,39 @@ def look_at_label_map(
         detail = f'{width} x {height}, image {image_size[0]} x {image_size[1]}'
         yield ERROR, 'label map of another size than its image', detail
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    found.update(present.tolist())
     unknown = [int(n) for n in present if n >= num_classes and n != ignore_index]
     if unknown:
         detail = f'{unknown}; there are {num_classes} classes (0 to {num_classes - 1})'
         yield ERROR, 'label map with unknown labels', detail
     elif present.tolist() == [ignore_index]:
         yield NOTE, 'label map with nothing but the ignored label', str(ignore_index)
+
+
+def judge_labels(
+    labels: set[int],
+    classes: Sequence[str],
+    ignore_index: int,
+    reduce_zero_label: bool,
+    training: bool,
+) -> Iterator[Judgement]:
+    """Compare the labels in all label maps of a data set with its classes.
+
+    Args:
+        labels: those found; empty if no label map could be read.
+        classes: names of the classes.
+        ignore_index: the label that is not learnt.
+        reduce_zero_label: whether loading turns 0 into the ignored label.
+        training: whether they are learnt, or only compared with predictions.
+    """
+    unused = [name for label, name in enumerate(classes) if label not in labels]
+    if labels == {ignore_index}:
+        yield ERROR, 'label maps with nothing but the ignored label', f'{ignore_index} in all files'
+    elif labels == {0, ignore_index} and len(classes) > 1 and not reduce_zero_label:
+        yield (
+            ERROR if training else WARNING,
+            f'label maps of 0 and {ignore_index}, which is the ignored label',
+            f'only {classes[0]!r} is left: write 1 instead of {ignore_index} for {classes[1]!r}',
+        )
+    elif labels and unused and training:
+        yield WARNING, 'class without any pixel', some_of(unused)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from helpers.repository import run_tool
 
 from lightvit_mm.backbones import EdgeViT, ShuffleT2TViT
 from lightvit_mm.benchmark import device_check, run
@@ -78,3 +79,9 @@ def test_all_of_it_on_the_cpu(monkeypatch, tmp_path, capsys):
     assert 'RetinaNet: box AP 0.' in said
     for name in ('benchmark_inference.json', 'benchmark_training.json'):
         assert (tmp_path / name).is_file()
+
+
+def test_a_device_that_torch_does_not_know(tmp_path):
+    done = run_tool('tools/gpu_check.py', '--device', 'nonsense', '--work-dir', tmp_path)
+    assert done.returncode == 2
+    assert '--device nonsense: give cuda, cuda:1 or cpu' in done.stderr

@@ -174,6 +174,15 @@ def test_protected_redirects_are_followed(network):
     assert CheckpointLoader.load_checkpoint(f'{SITE}/a.pth')['weight'].sum() == 2
 
 
+def test_a_cache_that_cannot_be_written(network, tmp_path):
+    network.answers[f'{SITE}/a.pth'] = WEIGHTS
+    (tmp_path / 'torch').write_text('not a folder')  # root may write into any folder
+    with pytest.raises(
+        CheckpointError, match=r'a\.pth could not be fetched: .*Not a directory.*torch'
+    ):
+        CheckpointLoader.load_checkpoint(f'{SITE}/a.pth')
+
+
 def test_a_download_that_is_cut_short_leaves_nothing(network, tmp_path):
     address = f'{SITE}/a.pth'
     network.answers[address] = WEIGHTS

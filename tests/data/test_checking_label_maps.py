@@ -1,5 +1,7 @@
 """Label maps that mmseg would stop at or misread are refused by name."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers import small_data
@@ -70,7 +72,12 @@ def config(tmp_path):
 def test_label_maps(config, tmp_path, make, severity, kind):
     make(tmp_path / 'labels/a.png')
     reports = check_everything(config)
-    found = {(f.severity, f.kind, f.file) for report in reports for f in report.findings}
+    found = {
+        (f.severity, f.kind, f.file)
+        for report in reports
+        for f in report.findings
+        if f.file != report.source  # of all label maps together
+    }
     if severity is None:
         assert not found
     else:
@@ -78,6 +85,38 @@ def test_label_maps(config, tmp_path, make, severity, kind):
         assert got[0] == severity
         assert kind in got[1]
         assert got[2] == f'{tmp_path}/labels/a.png'
+
+
+HALF = LABELS < 3
+SETS = {
+    'all classes': ([LABELS], False, None, ''),
+    'all classes in two': ([LABELS % 3, LABELS % 2 + 3], False, None, ''),
+    'binary': ([HALF * 1, HALF * 1], False, WARNING, 'without any pixel: c, d, e$'),
+    'masks': ([HALF * 255, HALF * 0], False, ERROR, "maps of 0 and 255.*only 'a' is left: write 1"),
+    'masks without zero': ([HALF * 255], True, ERROR, 'nothing but the ignored label'),
+    'one class without zero': ([HALF * 1], True, WARNING, 'without any pixel: b, c, d, e$'),
+    'nothing': ([HALF * 0 + 255], False, ERROR, 'nothing but the ignored label'),
+    'not to be read': ([LABELS.astype(np.uint16)], False, None, ''),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('maps', 'reduce', 'severity', 'said'), SETS.values(), ids=SETS)
+def test_all_label_maps_together(config, tmp_path, maps, reduce, severity, said):
+    for number, labels in enumerate(maps):
+        Image.fromarray(small_data.pixels()).save(tmp_path / f'images/{"ab"[number]}.png')
+        labels = labels.astype(labels.dtype if labels.dtype == np.uint16 else np.uint8)
+        save(labels)(tmp_path / f'labels/{"ab"[number]}.png')
+    for part in ('train', 'val', 'test'):
+        config[f'{part}_dataloader'].dataset.update(
+            reduce_zero_label=reduce, test_mode=part != 'train'
+        )
+    learnt, compared = check_everything(config)
+    found = [f for f in learnt.findings if f.file == learnt.source]
+    assert [f.severity for f in found] == ([severity] if severity else [])
+    assert all(re.search(said, f'{f.kind}: {f.detail}') for f in found)
+    others = [f.severity for f in compared.findings if f.file == compared.source]
+    # Some pictures to validate on may well be of one class.
+    assert others == ([severity] if 'nothing' in said else [WARNING] if 'maps of' in said else [])
 
 
 def test_what_mmseg_does_with_them(config, tmp_path):

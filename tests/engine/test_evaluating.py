@@ -49,7 +49,7 @@ def test_nothing_is_written_over(small_coco, tmp_path):
         assert said in str(caught.value), (out, show_dir)
         assert (contents(tmp_path), contents(small_coco)) == before, (out, show_dir)
     (tmp_path / 'other.pkl').write_text('something else')
-    with pytest.raises(UserError, match='this tool did not write it'):
+    with pytest.raises(UserError, match='nothing shows that this tool wrote it'):
         evaluate(config, str(checkpoint), str(tmp_path / 'other.pkl'))
 
 
@@ -85,7 +85,8 @@ def segmentor(tmp_path):
         config = small_data.segmentor_config(tmp_path)
         config.work_dir = str(tmp_path / 'work')
         config.model.backbone.arch = small_data.ARCH
-        config.model.neck.in_channels = [8] * 4
+        config.model.neck.update(in_channels=[8] * 4, out_channels=8)
+        config.model.decode_head.update(in_channels=[8] * 4, channels=8)
         config.default_hooks.visualization.interval = 1
         loader = config.test_dataloader
         loader.update(num_workers=0, persistent_workers=False, batch_size=1)

@@ -51,7 +51,7 @@ def test_data_that_vanish(tmp_path, at_validation, workers):
 
 
 def test_a_full_disk(tmp_path, at_validation):
-    """Simulated by a limit on file size; docs/reliability.md has a really full disk."""
+    """Simulated by a limit on file size."""
     config = toy_config(tmp_path)
     config.model.width = 200
     config.default_hooks.checkpoint.max_keep_ckpts = 1
@@ -76,6 +76,7 @@ def test_a_work_dir_that_cannot_be_made(tmp_path):
     assert 'no checkpoint was saved' in said
 
 
+@pytest.mark.usefixtures('ctrl_c')
 @pytest.mark.parametrize('number, status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_a_checkpoint_is_written(tmp_path, monkeypatch, number, status):
     fsync, calls = os.fsync, []

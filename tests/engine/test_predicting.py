@@ -85,7 +85,7 @@ def test_nothing_is_drawn_over(checkpoint, photos, tmp_path, monkeypatch):
         ('photos', 'photos/a.png', 'a.png is a file: give a folder'),
         ('photos', 'epoch_1.pth', 'epoch_1.pth is a file: give a folder'),
         ('photos', 'epoch_1.pth/below', 'cannot be written'),
-        ('photos', 'strange', 'predictions.json exists, and this tool did not write it'),
+        ('photos', 'strange', 'predictions.json exists, and nothing shows that this tool wrote it'),
         ('*/*.png', 'deep', 'deep/photos/a.png would be replaced'),
     ):
         with pytest.raises(UserError) as caught:

@@ -197,7 +197,7 @@ def test_an_export_replaces_an_export_and_nothing_else(onnxruntime, tmp_path, mo
     for place, said in (
         (weights, 'a.pth is an input'),
         (tmp_path, 'is a folder'),
-        (tmp_path / 'other.onnx', 'this tool did not write it'),
+        (tmp_path / 'other.onnx', 'nothing shows that this tool wrote it'),
         (weights / 'model.onnx', 'cannot be written'),
     ):
         with pytest.raises(UserError, match=said):

@@ -69,7 +69,7 @@ def test_a_sheet_replaces_a_sheet_and_nothing_else(small_coco, tmp_path, monkeyp
     Image.fromarray(pixels()).save(photo)
     before = photo.read_bytes()
     inside = small_coco / f'images/train/sheet{suffix}'
-    for out, said in ((photo, 'did not write it'), (inside, 'is inside')):
+    for out, said in ((photo, 'nothing shows'), (inside, 'is inside')):
         with pytest.raises(UserError, match=said):
             browse(config, out, 1)
     assert photo.read_bytes() == before

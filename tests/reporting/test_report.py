@@ -139,8 +139,8 @@ def test_a_page_replaces_a_page_and_nothing_else(begun, tmp_path, monkeypatch):
     before = sorted(tmp_path.iterdir()), log.read_text()
     for out, said in (
         (begun, 'is a folder'),
-        (log, 'this tool did not write it'),
-        (tmp_path / 'other.html', 'this tool did not write it'),
+        (log, 'nothing shows that this tool wrote it'),
+        (tmp_path / 'other.html', 'nothing shows that this tool wrote it'),
         (log / 'page.html', 'cannot be written'),
     ):
         with pytest.raises(UserError, match=said):

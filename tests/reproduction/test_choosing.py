@@ -1,5 +1,7 @@
 """Published accuracy over measured latency."""
 
+import runpy
+
 import pytest
 from helpers.repository import REPOSITORY
 
@@ -62,3 +64,16 @@ def test_a_variant_that_was_not_measured_is_named():
 def test_only_inference_on_one_image_counts(changes):
     with pytest.raises(UserError, match='inference on one image in fp32'):
         latencies(benchmark(**changes))
+
+
+@pytest.mark.parametrize('content', ['{', '[1]', '{}', '{"results": [{"rows": []}]}', b'\xff'])
+def test_files_that_are_no_latencies(tmp_path, monkeypatch, capsys, content):
+    file = tmp_path / 'latency.json'
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    tool = str(REPOSITORY / 'tools/choose.py')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.argv', [tool, str(file)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(tool, run_name='__main__')
+    assert ended.value.code == 2
+    assert f'{file} is not a file of tools/benchmark.py --json' in capsys.readouterr().err

@@ -245,7 +245,10 @@ def test_rows_without_data_or_released_model_are_left_out(tmp_path, calls):
 def test_a_work_dir_with_another_report(tmp_path, calls):
     report = tmp_path / 'report.md'
     report.write_text('# Something else')
-    for folder, said in ((tmp_path, 'this tool did not write it'), (report, 'cannot be written')):
+    for folder, said in (
+        (tmp_path, 'nothing shows that this tool wrote it'),
+        (report, 'cannot be written'),
+    ):
         with pytest.raises(UserError, match=said):
             reproduce([DETECTOR], KNOWN, DATA, folder)
     assert report.read_text() == '# Something else'
