@@ -1,4 +1,4 @@
-"""Draw published accuracy over measured latency: python tools/choose.py LATENCY.json"""
+"""Draw accuracy over the latency of whole models: python tools/choose.py LATENCY.json"""
 
 import argparse
 import json
@@ -7,22 +7,32 @@ from pathlib import Path
 from _stack import user_errors
 
 from lightvit_mm.files import whole_file, write_whole
-from lightvit_mm.reproduction.choosing import as_page, chosen, draw, latencies
+from lightvit_mm.reproduction.choosing import latencies, own_panels, published_panels, read_own
+from lightvit_mm.reproduction.choosing_page import OWN, PUBLISHED, as_page, draw
 from lightvit_mm.reproduction.published import read_published
 
-PUBLISHED, PAGE, PICTURE = 'configs/published.yml', 'docs/choose.md', 'docs/images/choose.png'
+ROWS, OWN_ROWS, PAGE = 'configs/published.yml', 'docs/choose.yml', 'docs/choose.md'
 
 
 def main() -> None:
-    """Read the latencies, then write the page and its picture."""
+    """Read the latencies, then write the page and its pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('latency', help='JSON file written by tools/benchmark.py --json')
-    benchmark = json.loads(Path(parser.parse_args().latency).read_text())
-    groups = chosen(read_published(PUBLISHED), latencies(benchmark))
-    with whole_file(PICTURE) as part:
-        draw(groups).savefig(part, format='png', dpi=100)
-    write_whole(PAGE, as_page(groups, benchmark))
-    print(f'{sum(map(len, groups.values()))} published rows: {PAGE}, {PICTURE}')
+    parser.add_argument(
+        'latency', nargs='+', help='JSON files that tools/benchmark.py CONFIG... --json wrote'
+    )
+    benchmarks = [json.loads(Path(file).read_text()) for file in parser.parse_args().latency]
+    latency, rows = latencies(benchmarks), read_own(OWN_ROWS)
+    published = published_panels(read_published(ROWS), rows['peers'], latency)
+    own = own_panels(rows, latency)
+    made = [PAGE]
+    for file, panels, kind in ((PUBLISHED, published, 'published'), (OWN, own, 'our')):
+        if panels:
+            made.append(f'docs/{file}')
+            with whole_file(made[-1]) as part:
+                draw(panels, kind).savefig(part, format='png', dpi=100)
+    write_whole(PAGE, as_page(published, own, benchmarks))
+    count = sum(len(panel.points) for panel in (*published, *own))
+    print(f'{count} results over the latency of {len(latency)} models: {", ".join(made)}')
 
 
 if __name__ == '__main__':

@@ -33,6 +33,7 @@ from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.model_checks import dataset_meta_of, require_whole
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import IMAGE_SUFFIXES, check_output_file, check_output_folder, whole_file
+from lightvit_mm.layers.fold import fold_conv_modules
 
 PREDICTIONS = 'predictions.json'
 HEAD = '{"checkpoint": '
@@ -280,8 +281,23 @@ def load_model(config: Config, checkpoint: str, device: str, backbone_only: bool
     content = load_checkpoint(model, checkpoint, map_location='cpu')
     if not backbone_only:
         model.dataset_meta = _dataset_meta(config, content, checkpoint)
+    return deploy_form(model)
+
+
+def deploy_form(model: Any) -> Any:
+    """Fold a detector or segmentor for inference, in place: the backbone, neck and heads.
+
+    Args:
+        model: in eval mode; a backbone that is not this package's stays as it is.
+
+    Returns:
+        ``model``.
+    """
     if isinstance(model.backbone, PyramidBackbone):
         model.backbone.switch_to_deploy()
+    for name, part in model.named_children():
+        if name != 'backbone':
+            fold_conv_modules(part)
     return model
 
 

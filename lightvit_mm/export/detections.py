@@ -148,7 +148,8 @@ def _parts(detector: Any) -> list[tuple[Any, Any]]:
     """The parts of a detector that this module replaces, each with its supported classes."""
     if isinstance(detector, SingleStageDetector):
         dense = detector.bbox_head
-        return [(dense, (RetinaHead, SSDHead)), (dense.bbox_coder, DeltaXYWHBBoxCoder)]
+        coder = getattr(dense, 'bbox_coder', None)
+        return [(dense, (RetinaHead, SSDHead)), (coder, DeltaXYWHBBoxCoder)]
     if not isinstance(detector, TwoStageDetector):
         return [(detector, (SingleStageDetector, TwoStageDetector))]
     dense, roi = detector.rpn_head, detector.roi_head

@@ -7,6 +7,7 @@ several of them share is here.
 import copy
 
 import torch
+from mmcv.cnn import ConvModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize, prune
@@ -14,6 +15,7 @@ from torch.nn.utils import parametrize, prune
 __all__ = [
     'add_identity_to_depthwise',
     'fold_affine_into_next_linear',
+    'fold_conv_modules',
     'fold_modules',
     'fold_norm_into_next_pointwise',
     'fold_norm_into_transposed_conv',
@@ -33,6 +35,23 @@ def fold_modules(root: nn.Module) -> None:
     fold = getattr(root, 'fold', None)
     if callable(fold):
         fold()
+
+
+def fold_conv_modules(root: nn.Module) -> None:
+    """Fold the BatchNorm of every mmcv ``ConvModule`` of a neck or head in place, where it can be.
+
+    A convolution that several norms share, as in RTMDet's head, becomes one for each norm.
+    """
+    for module in list(root.modules()):
+        if not isinstance(module, ConvModule) or not module.with_norm:
+            continue
+        order, norm = module.order, module.norm
+        follows = order.index('norm') == order.index('conv') + 1
+        counted = isinstance(norm, _BatchNorm) and norm.running_mean is not None
+        if follows and counted and type(module.conv) is nn.Conv2d:
+            _bake_weights(module.conv)
+            module.conv = fuse_conv_and_norm(module.conv, norm)
+            setattr(module, module.norm_name, nn.Identity())
 
 
 def _bake_weights(module: nn.Module) -> None:
