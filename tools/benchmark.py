@@ -1,4 +1,4 @@
-"""Measure the speed of backbones: python tools/benchmark.py repvit_m1_1 --against timm"""
+"""Measure the speed of whole models and of backbones: python tools/benchmark.py CONFIG --peers"""
 
 import argparse
 import itertools
@@ -14,14 +14,17 @@ from rich.console import Console
 from lightvit_mm.benchmark.forms import RUNTIMES
 from lightvit_mm.benchmark.report import (
     as_table,
+    as_whole_table,
     check_files,
     mean_ratios,
     operator_table,
     plot,
     write_json,
 )
-from lightvit_mm.benchmark.run import Settings, benchmark
+from lightvit_mm.benchmark.run import Result, Settings, benchmark
 from lightvit_mm.benchmark.subjects import find_subjects
+from lightvit_mm.benchmark.whole import WholeResult, benchmark_whole
+from lightvit_mm.benchmark.whole_models import load_peers, load_whole, whole_tables
 from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.measure.limits import DTYPES
 
@@ -39,19 +42,36 @@ def size(text: str) -> tuple[int, int]:
 
 def main() -> None:
     """Parse the command line, measure, and print the tables and the files written."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'backbones',
-        nargs='+',
-        metavar='BACKBONE|CONFIG',
-        help="a variant (repvit_m1_1), a pattern of them ('repvit_*') or a config file",
+    parser = argparse.ArgumentParser(
+        description='Measure the speed of whole detectors and segmentors (CONFIG) and of backbones '
+        '(BACKBONE). Configs of one size take turns in one table.'
     )
     parser.add_argument(
-        '--against', choices=['timm'], help="compare with timm's model of the same name"
+        'subjects',
+        nargs='+',
+        metavar='CONFIG|BACKBONE',
+        help="a config file, or a backbone: a variant (repvit_m1_1) or a pattern ('repvit_*')",
+    )
+    parser.add_argument(
+        '--backbone-only', action='store_true', help='of a config, measure the backbone'
+    )
+    parser.add_argument(
+        '--peers',
+        action='store_true',
+        help="beside whole detectors, mmdet's own RTMDet-tiny, YOLOX-tiny and SSDLite-MobileNetV2; "
+        "beside segmentors, mmseg's SegFormer-B0",
+    )
+    parser.add_argument(
+        '--checkpoint', help='weights of the whole model, given one CONFIG (random without)'
+    )
+    parser.add_argument('--image', help='photo for whole models (a random image without)')
+    parser.add_argument(
+        '--against', choices=['timm'], help="compare a backbone with timm's of the same name"
     )
     parser.add_argument(
         '--sizes', nargs='+', type=size, metavar='HxW',
-        help='input sizes (512 800x1344; with --plot squares from 256 to 2048)',
+        help="input sizes (for whole models the config's; for backbones 512 and 800x1344, with "
+        '--plot squares from 256 to 2048)',
     )  # fmt: skip
     parser.add_argument(
         '--dtype', nargs='+', choices=list(DTYPES), default=['fp32'], help='16 bits by autocast'
@@ -75,18 +95,29 @@ def main() -> None:
     parser.add_argument('--json', metavar='OUT', help='write all measurements to this file')
     parser.add_argument('--plot', metavar='PNG', help='draw latency over input size')
     args = parser.parse_args()
+    configs = [name for name in args.subjects if name.endswith('.py') and not args.backbone_only]
+    backbones = [name for name in args.subjects if name not in configs]
     sizes = args.sizes or (PLOT_SIZES if args.plot else SIZES)
     if args.plot and len(sizes) < 2:
         parser.error('--plot needs two or more --sizes')
     for name in ('batch', 'threads', 'rounds'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name} must be positive')
+    if configs and (args.train or args.batch or args.plot or args.against):
+        parser.error(
+            '--train, --batch, --plot and --against measure backbones: give --backbone-only'
+        )
+    if not configs and (args.peers or args.checkpoint or args.image):
+        parser.error('--peers, --checkpoint and --image are for whole models: give a CONFIG')
+    if args.checkpoint and len(configs) > 1:
+        parser.error('--checkpoint holds the weights of one model: give one CONFIG')
     if args.threads:
         torch.set_num_threads(args.threads)
     command = f'python {shlex.join(sys.argv)}'
     with user_errors():
         check_files(args.json, args.plot)
-        subjects = find_subjects(args.backbones)
+        subjects = find_subjects(backbones)
+        tables = whole_tables(configs, args.sizes)
         settings = Settings(
             dtypes=tuple(dict.fromkeys(args.dtype)),
             timm=args.against == 'timm',
@@ -105,23 +136,43 @@ def main() -> None:
         console = Console()
         if not console.is_terminal:
             console.width = 160
-        results = []
+        results: list[Result | WholeResult] = []
         todo = list(itertools.product(subjects, sizes))
-        for number, (subject, (height, width)) in enumerate(todo, 1):
-            # A progress bar would be redrawn during the measurement.
-            print(f'[{number}/{len(todo)}] measuring {subject.name}, {height}x{width}', flush=True)
-            results.append(benchmark(subject, (height, width), settings))
-            console.print(as_table(results[-1]))
-            if args.profile:
-                console.print(operator_table(results[-1].operators))
+        total = len(tables) + len(todo)
+
+        def measured(result: Result | WholeResult) -> None:
+            results.append(result)
             if args.json:
                 write_json(args.json, results, args.device, command)
-        for form, (ratio, count) in mean_ratios(results).items():
+
+        for number, (shape, files) in enumerate(tables.items(), 1):
+            print(f'[{number}/{total}] measuring at {"x".join(map(str, shape))}:', flush=True)
+            models = []
+            for file in files:
+                print(f'  {file}', flush=True)
+                models.append(load_whole(file, checkpoint=args.checkpoint, device=args.device))
+            if args.peers:
+                models += load_peers([each.config.default_scope for each in models], args.device)
+            whole = benchmark_whole(models, shape, settings, args.image)
+            measured(whole)
+            console.print(as_whole_table(whole))
+            for name, operators in whole.operators.items():
+                console.print(operator_table(operators, name))
+        for number, (subject, (height, width)) in enumerate(todo, len(tables) + 1):
+            # A progress bar would be redrawn during the measurement.
+            print(f'[{number}/{total}] measuring {subject.name}, {height}x{width}', flush=True)
+            single = benchmark(subject, (height, width), settings)
+            measured(single)
+            console.print(as_table(single))
+            if args.profile:
+                console.print(operator_table(single.operators))
+        singles = [result for result in results if isinstance(result, Result)]
+        for form, (ratio, count) in mean_ratios(singles).items():
             print(f'{form}: geometric mean of {count} ratios to timm {ratio:.2f}')
         if args.plot:
             step = 'training step' if args.train else 'inference'
             title = f'{step}, batch {settings.batch}, {" ".join(args.dtype[:1])}, {args.device}'
-            for label, power in plot(args.plot, results, title).items():
+            for label, power in plot(args.plot, singles, title).items():
                 print(f'{label}: latency grows with side^{power:.2f}')
         made = [file for file in (args.json, args.plot) if file]
         print(f'{len(results)} tables{"; wrote " if made else ""}{", ".join(made)}')

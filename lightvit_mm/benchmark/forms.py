@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from lightvit_mm.errors import UserError
+from lightvit_mm.export.compare import CompareDetections
 from lightvit_mm.export.onnx import export_module
 from lightvit_mm.measure.limits import DTYPES
 from lightvit_mm.runtimes.onnxruntime import INPUT, open_session
@@ -100,23 +101,34 @@ def compiled_form(form: Form, train: bool) -> Form:
     return replace(compiled, first_call=time.perf_counter() - begin)
 
 
-def exported_forms(form: Form, runtimes: Sequence[str]) -> list[Form]:
+def exported_forms(
+    form: Form,
+    runtimes: Sequence[str],
+    names: Sequence[str] = (),
+    compare: CompareDetections | None = None,
+) -> list[Form]:
     """The same module exported to ONNX and run by other runtimes, with PyTorch's thread count.
 
     Args:
         form: an inference form in fp32.
         runtimes: keys of `RUNTIMES`.
+        names: names of its outputs, by default ``level0`` and so on.
+        compare: see `export_module`; the file is then compared on the form's image too.
+
+    Raises:
+        UserError: the exported file deviates.
     """
     if not runtimes:
         return []
     begin = time.perf_counter()
-    names = [f'level{i}' for i in range(len(form.call()))]
+    names = names or [f'level{i}' for i in range(len(form.call()))]
     image = form.image.contiguous().numpy()
     forms = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'model.onnx')
         height, width = form.image.shape[2:]
-        export_module(form.model, file, names, (height, width))
+        pictures = [image] if compare else []
+        export_module(form.model, file, names, (height, width), pictures=pictures, compare=compare)
         exporting = time.perf_counter() - begin
         for runtime in runtimes:
             begin = time.perf_counter()

@@ -16,7 +16,9 @@ from rich.table import Table
 
 import lightvit_mm
 from lightvit_mm.benchmark.forms import OURS
+from lightvit_mm.benchmark.parts import PARTS, REST
 from lightvit_mm.benchmark.run import Result, Row
+from lightvit_mm.benchmark.whole import WholeResult, WholeRow
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import check_output_file, whole_file, write_whole
 from lightvit_mm.measure.profiling import Operator
@@ -71,9 +73,42 @@ def as_table(result: Result) -> Table:
     return table
 
 
-def operator_table(operators: Sequence[Operator], rows: int = 15) -> Table:
+def as_whole_table(result: WholeResult) -> Table:
+    """The results of whole models at one size, for the terminal."""
+    table = Table(
+        title=f'whole models, input {"x".join(map(str, result.shape))}',
+        caption='\n'.join(result.notes),
+    )
+    table.add_column('form')
+    for column in (
+        'median ms', 'quartiles', 'ratio', '95 %', *PARTS, REST, 'sum', 'boxes', 'M params',
+        'GMACs', 'first call s',
+    ):  # fmt: skip
+        table.add_column(column, justify='right')
+    for row in result.rows:
+        timing = row.timing
+        low, high = timing.interval
+        parts = [f'{1e3 * row.parts[part]:.1f}' if row.parts else '' for part in (*PARTS, REST)]
+        boxes = '' if row.boxes is None else f'{row.boxes} to '
+        table.add_row(
+            row.form + (' *' if row.form == result.baseline else ''),
+            f'{1e3 * timing.median:.1f}',
+            ' '.join(f'{1e3 * value:.1f}' for value in timing.quartiles),
+            f'{timing.ratio:.2f}',
+            f'{low:.2f} {high:.2f}',
+            *parts,
+            f'{1e3 * sum(row.parts.values()):.1f}' if row.parts else '',
+            '' if row.found is None else f'{boxes}{row.found}',
+            f'{row.parameters / 1e6:.2f}',
+            f'{row.macs / 1e9:.2f}',
+            '' if row.first_call is None else f'{row.first_call:.1f}',
+        )
+    return table
+
+
+def operator_table(operators: Sequence[Operator], name: str = '', rows: int = 15) -> Table:
     """The first ``rows`` operators of a profile, for the terminal."""
-    table = Table(title='operators by their own time')
+    table = Table(title=f'{name} operators by their own time'.strip())
     table.add_column('operator')
     for column in ('calls', 'ms', 'share'):
         table.add_column(column, justify='right')
@@ -98,7 +133,9 @@ def mean_ratios(results: Iterable[Result]) -> dict[str, tuple[float, int]]:
     }
 
 
-def write_json(file: str, results: Iterable[Result], device: str, command: str) -> None:
+def write_json(
+    file: str, results: Iterable[Result | WholeResult], device: str, command: str
+) -> None:
     """Write everything that was measured; times in seconds, memory in bytes.
 
     Args:
@@ -201,13 +238,11 @@ def _format(file: str) -> str:
     return Path(file).suffix[1:].lower() or 'png'
 
 
-def _row(row: Row) -> dict[str, Any]:
-    return {
-        **dataclasses.asdict(row),
-        'gflops': row.gflops,
-        'of_peak': row.of_peak,
-        'of_floor': row.of_floor,
-    }
+def _row(row: Row | WholeRow) -> dict[str, Any]:
+    content = dataclasses.asdict(row)
+    if isinstance(row, Row):
+        content |= {'gflops': row.gflops, 'of_peak': row.of_peak, 'of_floor': row.of_floor}
+    return content
 
 
 def _cpu_name() -> str:

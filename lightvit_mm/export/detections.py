@@ -165,8 +165,9 @@ def _parts(detector: Any) -> list[tuple[Any, Any]]:
     """The parts of a detector that this module replaces, each with its supported classes."""
     if isinstance(detector, SingleStageDetector):
         dense = detector.bbox_head
+        coder = getattr(dense, 'bbox_coder', None)
         coders = (DeltaXYWHBBoxCoder, DistancePointBBoxCoder)
-        return [(dense, (RetinaHead, SSDHead, RTMDetSepBNHead)), (dense.bbox_coder, coders)]
+        return [(dense, (RetinaHead, SSDHead, RTMDetSepBNHead)), (coder, coders)]
     if not isinstance(detector, TwoStageDetector):
         return [(detector, (SingleStageDetector, TwoStageDetector))]
     dense, roi = detector.rpn_head, detector.roi_head

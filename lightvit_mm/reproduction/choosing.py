@@ -1,170 +1,223 @@
-"""The page and the picture of published accuracy over measured latency."""
+"""Accuracy and latency of whole models, to choose a config by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from lightvit_mm.backbones.families import FAMILIES
+import yaml
+
 from lightvit_mm.errors import UserError
 from lightvit_mm.reproduction.published import Row
-from lightvit_mm.reproduction.zoo import DATASETS, HEADS, INPUTS, split_name
+from lightvit_mm.reproduction.zoo import DATASETS, INPUTS, split_name
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+# Milliseconds an image.
+Latencies = dict[tuple[str, tuple[int, ...]], float]
 
 # In the first version of its paper, the name of repvit_m1_1.
-SAME = {'repvit_m2'}
-METRICS = {'bbox_mAP': 'box AP', 'mIoU': 'mIoU'}
-INTRODUCTION = """# Choose a backbone
-
-Written by `python tools/choose.py LATENCY.json`; do not edit. Accuracy is published, in percent,
-and not reproduced here; training recipes differ ([model_zoo.md](model_zoo.md) has the sources).
-Latency is measured here, for the backbone alone in deploy form, fp32, batch 1, at the head's test
-size, by
-
-```bash
-{command}
-```
-
-on {machine}, {threads} threads. Hollow markers: published accuracy from memory, not verified.
-
-![Published accuracy over measured latency](images/choose.png)
-
-- EfficientViT has a third of the latency of edgevit_xxs and five points of AP less. Its finest
-  level has stride 16, and the published detectors add no finer one.
-- EdgeViT has the best published accuracy for its latency; but most of the AP figures are recalled,
-  and no weights were published, so it has to be pretrained first.
-- RepViT comes next, has published weights, and folds to plain convolutions, which suit any runtime.
-- MobileViT was published with SSDLite at 320 x 320. The cost of its attention grows with the square
-  of the number of pixels: at 800 x 1344, mobilevit_s takes 1.7 times as long as edgevit_s.
-- The channel-shuffle networks have no published figures with these heads.
-
-Run `python tools/benchmark.py` on your target machine."""
+SAME = 'repvit_m2'
+METRICS = {'bbox_mAP': 'box AP', 'segm_mAP': 'mask AP', 'mIoU': 'mIoU'}
+PEER = 'others'
 
 
-def latencies(benchmark: Mapping[str, Any]) -> dict[tuple[str, int, int], float]:
-    """Milliseconds of our deploy form by variant, height and width.
+@dataclass(frozen=True)
+class Point:
+    """A model with its accuracy and latency.
+
+    Attributes:
+        model: name of its config, or of a peer.
+        head, family, arch: the parts of that name; head and family of a peer are `PEER`.
+        accuracy: in percent.
+        milliseconds: latency of the whole model.
+        size: height and width of the image that it refers to.
+        note: where the accuracy comes from, if that is not said for the whole panel.
+    """
+
+    model: str
+    head: str
+    family: str
+    arch: str
+    accuracy: float
+    milliseconds: float
+    size: tuple[int, ...]
+    note: str = ''
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether it is not this package's."""
+        return self.family == PEER
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Models whose accuracy may be compared.
+
+    Attributes:
+        title: the task and the data.
+        metric: name of the accuracy.
+        about: how the models were trained; empty if they were published.
+        points: the fastest first.
+        commands: the command that gives the accuracy of each model; empty if published.
+    """
+
+    title: str
+    metric: str
+    about: str = ''
+    points: list[Point] = field(default_factory=list)
+    commands: dict[str, str] = field(default_factory=dict)
+
+    def best(self, milliseconds: float) -> Point | None:
+        """Our most accurate model within that latency, the fastest of equals."""
+        return _best(p for p in self.points if not p.is_peer and p.milliseconds <= milliseconds)
+
+    def rival(self, milliseconds: float) -> Point | None:
+        """The most accurate peer within that latency, if it is more accurate than `best`."""
+        ours = self.best(milliseconds)
+        peer = _best(p for p in self.points if p.is_peer and p.milliseconds <= milliseconds)
+        return None if ours and peer and peer.accuracy <= ours.accuracy else peer
+
+    def front(self) -> set[str]:
+        """Models than which no other is both at least as fast and at least as accurate."""
+        return {
+            point.model
+            for point in self.points
+            if not any(
+                other is not point
+                and other.milliseconds <= point.milliseconds
+                and other.accuracy >= point.accuracy
+                for other in self.points
+            )
+        }
+
+
+def latencies(benchmarks: Iterable[Mapping[str, Any]]) -> Latencies:
+    """Milliseconds of whole models in PyTorch, fp32, by name and (height, width).
 
     Args:
-        benchmark: content of the file that ``tools/benchmark.py --json`` writes.
+        benchmarks: contents of files that ``tools/benchmark.py --json`` writes.
 
     Raises:
-        UserError: it measured training steps, several images at a time, or not fp32.
+        UserError: they are of backbones.
     """
-    found = {}
-    for result in benchmark['results']:
-        row = result['rows'][0]
-        batch, _, height, width = result['shape']
-        if result['train'] or batch != 1 or row['dtype'] != 'fp32':
-            raise UserError(
-                'the latencies must be of inference on one image in fp32: '
-                'python tools/benchmark.py BACKBONE... --json LATENCY.json'
-            )
-        found[result['backbone'], height, width] = 1e3 * row['timing']['median']
+    found: Latencies = {}
+    for benchmark in benchmarks:
+        for result in benchmark['results']:
+            size = tuple(result['shape'][2:])
+            for row in result['rows']:
+                if 'model' not in row:
+                    raise UserError(
+                        'the latencies must be of whole models: '
+                        'python tools/benchmark.py CONFIG... --json LATENCY.json'
+                    )
+                if row['dtype'] == 'fp32' and row['how'] in ('', 'channels_last'):
+                    found[row['model'], size] = 1e3 * row['timing']['median']
     return found
 
 
-def chosen(
-    rows: Iterable[Row], latency: Mapping[tuple[str, int, int], float]
-) -> dict[str, list[tuple[Row, str, float]]]:
-    """The published rows of each head, with variant and latency, the fastest first.
+def read_own(file: str | Path) -> dict[str, Any]:
+    """The content of docs/choose.yml, which describes itself.
 
     Raises:
-        UserError: a variant was not measured at the input size of its head.
+        UserError: a row lacks a field, or is of a set that the file does not describe.
     """
-    groups: dict[str, list[tuple[Row, str, float]]] = {}
-    missing = set()
+    content = yaml.safe_load(Path(file).read_text())
+    for row in content['rows']:
+        missing = {'config', 'set', 'accuracy', 'command'} - row.keys()
+        if missing:
+            raise UserError(f'{file}: {row} lacks {", ".join(sorted(missing))}')
+        if row['set'] not in content['sets']:
+            raise UserError(
+                f'{file}: {row["config"]} is of the set {row["set"]}; there are '
+                + (', '.join(content['sets']) or 'none')
+            )
+    return content
+
+
+def published_panels(
+    rows: Iterable[Row], peers: Iterable[Mapping[str, Any]], latency: Latencies
+) -> list[Panel]:
+    """A panel for each data set and metric, of the published rows whose latency is known."""
+    panels: dict[tuple[str, str], Panel] = {}
+
+    def add(dataset: str, published: Mapping[str, float], **fields: Any) -> None:
+        for metric, value in published.items():
+            title = f'{_task(metric)}, {DATASETS[dataset]}'
+            panel = panels.setdefault((dataset, metric), Panel(title, METRICS[metric]))
+            panel.points.append(Point(accuracy=value, **fields))
+
     for row in rows:
         head, family, arch, dataset = split_name(row.config)
-        variant = f'{family}_{arch}'
-        if dataset == 'voc12aug' or variant in SAME:
-            continue
-        key = (variant, *(INPUTS.get(head) or INPUTS[dataset]))
-        if key in latency:
-            groups.setdefault(head, []).append((row, variant, latency[key]))
-        else:
-            missing.add('{} at {}x{}'.format(*key))
-    if missing:
-        raise UserError(f'not measured: {", ".join(sorted(missing))}')
-    return {head: sorted(found, key=lambda entry: entry[2]) for head, found in groups.items()}
-
-
-def accuracy(row: Row) -> tuple[str, float]:
-    """Name and value, in percent, of the metric to draw for a row."""
-    metric = next(metric for metric in METRICS if metric in row.published)
-    return METRICS[metric], row.published[metric]
-
-
-def draw(groups: Mapping[str, list[tuple[Row, str, float]]]) -> Figure:
-    """Draw one panel per head, with one line per family."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
-    figure = Figure(figsize=(11, 8), layout='constrained')
-    panels = figure.subplots(2, -(-len(groups) // 2), squeeze=False).flat
-    for axes, (head, entries) in zip(panels, groups.items(), strict=False):
-        *_, dataset = split_name(entries[0][0].config)
         size = INPUTS.get(head) or INPUTS[dataset]
-        for number, family in enumerate(FAMILIES):
-            own = [entry for entry in entries if split_name(entry[0].config)[1] == family]
-            if not own:
-                continue
-            colour = f'C{number}'
-            milliseconds = [entry[2] for entry in own]
-            values = [accuracy(entry[0])[1] for entry in own]
-            axes.plot(milliseconds, values, '-', color=colour, alpha=0.4)
-            for (row, variant, time), value in zip(own, values, strict=True):
-                filled = colour if row.confidence == 'read' else 'white'
-                axes.plot(time, value, 'o', color=colour, markerfacecolor=filled)
-                # On the upper left for the first family, whose names would overlap others.
-                side, shift = ('left', (5, -9)) if number else ('right', (-5, 4))
-                axes.annotate(
-                    variant,
-                    (time, value),
-                    xytext=shift,
-                    textcoords='offset points',
-                    ha=side,
-                    fontsize=7,
-                )
-        axes.set_xscale('log')
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.3, y=0.12)
-        low, high = axes.get_xlim()
-        ticks = [n * 10**p for p in range(5) for n in (1, 1.5, 2, 3, 5)]
-        axes.set_xticks([tick for tick in ticks if low <= tick <= high])
-        axes.set(
-            title=f'{HEADS[head]}, {DATASETS[dataset]}, {size[0]} x {size[1]}',
-            xlabel='latency of the backbone in ms',
-            ylabel=f'published {accuracy(entries[0][0])[0]}',
-        )
-        axes.grid(which='both', alpha=0.3)
-    return figure
+        if (row.config, size) in latency and f'{family}_{arch}' != SAME:
+            add(
+                dataset,
+                row.published,
+                model=row.config,
+                head=head,
+                family=family,
+                arch=arch,
+                milliseconds=latency[row.config, size],
+                size=size,
+                note='recalled' if row.confidence == 'recalled' else '',
+            )
+    # Peers stand beside ours, not alone.
+    for peer in peers:
+        size = tuple(peer['input'])
+        known = {(dataset, metric) for dataset, metric in panels if dataset == peer['dataset']}
+        published = {m: v for m, v in peer['published'].items() if (peer['dataset'], m) in known}
+        if (peer['model'], size) in latency:
+            add(
+                peer['dataset'],
+                published,
+                model=peer['model'],
+                head=PEER,
+                family=PEER,
+                arch=peer['model'],
+                milliseconds=latency[peer['model'], size],
+                size=size,
+            )
+    return _sorted(panels.values())
 
 
-def as_page(
-    groups: Mapping[str, list[tuple[Row, str, float]]], benchmark: Mapping[str, Any]
-) -> str:
-    """The page in Markdown."""
-    machine = benchmark['machine']
-    lines = [
-        INTRODUCTION.format(
-            command=benchmark['command'],
-            machine=f'{machine["device"]} ({machine["instructions"]}), torch {machine["torch"]}',
-            threads=machine['threads'],
+def own_panels(own: Mapping[str, Any], latency: Latencies) -> list[Panel]:
+    """A panel for each of our sets, of the rows whose latency is known."""
+    panels: dict[str, Panel] = {}
+    for row in own['rows']:
+        described = own['sets'][row['set']]
+        sizes = [size for name, size in latency if name == row['config']]
+        size = tuple(row['input']) if 'input' in row else (sizes or [()])[0]
+        if size not in sizes:
+            continue
+        panel = panels.setdefault(
+            row['set'], Panel(described['title'], described['metric'], described['about'])
         )
-    ]
-    for head, entries in groups.items():
-        lines += [
-            '',
-            f'## {HEADS[head]}',
-            '',
-            '| variant | latency in ms | published |',
-            '|---|---|---|',
-        ]
-        for row, variant, milliseconds in entries:
-            metric, value = accuracy(row)
-            recalled = ' (*recalled*)' if row.confidence == 'recalled' else ''
-            lines.append(f'| {variant} | {milliseconds:.1f} | {metric} {value}{recalled} |')
-    return '\n'.join(lines) + '\n'
+        head, family, arch, _ = split_name(row['config'])
+        panel.points.append(
+            Point(
+                row['config'],
+                head,
+                family,
+                arch,
+                row['accuracy'],
+                latency[row['config'], size],
+                size,
+            )
+        )
+        panel.commands[row['config']] = row['command']
+    return _sorted(panels.values())
+
+
+def _best(points: Iterable[Point]) -> Point | None:
+    return max(points, key=lambda point: point.accuracy, default=None)
+
+
+def _task(metric: str) -> str:
+    return {'bbox_mAP': 'Boxes', 'segm_mAP': 'Masks of objects', 'mIoU': 'Segmentation'}[metric]
+
+
+def _sorted(panels: Iterable[Panel]) -> list[Panel]:
+    for panel in panels:
+        panel.points.sort(key=lambda point: point.milliseconds)
+    return list(panels)
