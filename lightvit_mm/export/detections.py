@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import RetinaHead, RPNHead, SSDHead
+from mmdet.models.dense_heads import GFLHead, RetinaHead, RPNHead, SSDHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
-from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
 from torch import Tensor, nn
 
 from lightvit_mm.errors import UserError
@@ -32,7 +32,7 @@ DROPPED = -1.0
 
 
 class SingleStageDetections(nn.Module):
-    """The detections of RetinaNet and SSDLite, equal to those of mmdet's ``predict``.
+    """The detections of RetinaNet, GFL and SSDLite, equal to those of mmdet's ``predict``.
 
     ``forward`` takes one image (1, 3, H, W) and returns, best first, boxes (n, 4) as x1, y1, x2, y2
     in pixels of the image, scores (n,) and labels (n,).
@@ -131,8 +131,8 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
         if not isinstance(part, kinds) or (kinds is StandardRoIHead and type(part) is not kinds):
             raise UserError(
                 f'{type(part).__name__} cannot be exported yet: whole detectors are RetinaNet, '
-                'SSDLite, and Faster and Mask R-CNN with their standard heads; export the pyramid '
-                'with --backbone-only'
+                'GFL, SSDLite, and Faster and Mask R-CNN with their standard heads; export the '
+                'pyramid with --backbone-only'
             )
     dense = detector.rpn_head if two_stages else detector.bbox_head
     second = [detector.roi_head.test_cfg] if two_stages else []
@@ -148,7 +148,8 @@ def _parts(detector: Any) -> list[tuple[Any, Any]]:
     """The parts of a detector that this module replaces, each with its supported classes."""
     if isinstance(detector, SingleStageDetector):
         dense = detector.bbox_head
-        return [(dense, (RetinaHead, SSDHead)), (dense.bbox_coder, DeltaXYWHBBoxCoder)]
+        coder = DistancePointBBoxCoder if isinstance(dense, GFLHead) else DeltaXYWHBBoxCoder
+        return [(dense, (RetinaHead, SSDHead, GFLHead)), (dense.bbox_coder, coder)]
     if not isinstance(detector, TwoStageDetector):
         return [(detector, (SingleStageDetector, TwoStageDetector))]
     dense, roi = detector.rpn_head, detector.roi_head
@@ -161,22 +162,30 @@ def _parts(detector: Any) -> list[tuple[Any, Any]]:
 
 
 def _levels(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Scores (n, classes), deltas (n, 4) and priors (n, 4) of each level."""
+    """Scores (n, classes), deltas (n, 4) and priors, (n, 4) or points (n, 2), of each level."""
     logits, deltas = head(features)
     sizes = [level.shape[2:] for level in logits]
     priors = head.prior_generator.grid_priors(sizes, torch.float32, logits[0].device)
     levels = []
-    for values, offsets, boxes in zip(logits, deltas, priors, strict=True):
+    for i, (values, offsets, boxes) in enumerate(zip(logits, deltas, priors, strict=True)):
         values = values[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels)
         scores = values.sigmoid() if head.use_sigmoid_cls else values.softmax(-1)[:, :-1]
-        offsets = offsets[0].permute(1, 2, 0).reshape(-1, 4)
+        offsets = offsets[0].permute(1, 2, 0)
+        if isinstance(head, GFLHead):
+            # The mean of each distance's distribution; as a matrix product, which mmdet uses, it
+            # would be quantised.
+            shares = offsets.reshape(-1, 4, head.reg_max + 1).softmax(-1)
+            offsets = (shares * head.integral.project).sum(-1) * head.prior_generator.strides[i][0]
+            boxes = head.anchor_center(boxes)
+        offsets = offsets.reshape(-1, 4)
         if not isinstance(scores.shape[0], int):
             # The size is open: with this padding, _top always has enough values.
             spare = boxes.new_zeros(head.test_cfg.nms_pre, 4)
             scores = torch.cat(
                 [scores, torch.full_like(spare[:, :1], DROPPED).expand(-1, scores.shape[1])]
             )
-            offsets, boxes = torch.cat([offsets, spare]), torch.cat([boxes, spare])
+            offsets = torch.cat([offsets, spare])
+            boxes = torch.cat([boxes, spare[:, : boxes.shape[1]]])
         levels.append((scores, offsets, boxes))
     return levels
 

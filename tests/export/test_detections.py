@@ -30,8 +30,9 @@ def config_of(name, options=None):
         (MASK_RCNN, SMALL_MASK_RCNN),
         (MASK_RCNN, {**SMALL_MASK_RCNN, 'model.roi_head.bbox_head.reg_class_agnostic': True}),
         ('ssdlite_mobilevit_xxs_coco.py', {}),
+        ('light_edgevit_xxs_coco.py', {}),
     ],
-    ids=['retinanet', 'few', 'agnostic', 'mask_rcnn', 'one_box', 'ssdlite'],
+    ids=['retinanet', 'few', 'agnostic', 'mask_rcnn', 'one_box', 'ssdlite', 'light'],
 )
 def test_detects_what_mmdet_detects(name, options):
     config = config_of(name, options)
