@@ -74,6 +74,7 @@ HEADS = ('bbox_head', 'rpn_head', 'decode_head', 'auxiliary_head')
     [
         ('retinanet', 'coco'),
         ('mask_rcnn', 'coco'),
+        ('light', 'coco'),
         ('rtmdet', 'coco'),
         ('semantic_fpn', 'ade20k'),
         ('upernet', 'ade20k'),

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained detector with pictures: sets up the environment, generates the
-# embedded data set, trains a small RetinaNet on it, evaluates it, and draws its predictions.
+# embedded data set, trains a small detector on it, evaluates it, and draws its predictions.
 #
-#   bash tools/quickstart.sh [--stack NAME] [--seed N] [--work-dir DIR] [--resume]
+#   bash tools/quickstart.sh [--stack NAME] [--light] [--seed N] [--work-dir DIR] [--resume]
 #
 #   --stack NAME    openmmlab (default), or onedl for its maintained forks; must come first
+#   --light         train the light detector instead of the RetinaNet
 #   --seed N        random seed of the training (default 0, from the config)
-#   --work-dir DIR  folder for checkpoints, logs and pictures (default work_dirs/quickstart)
+#   --work-dir DIR  folder for checkpoints, logs and pictures (default work_dirs/quickstart, and
+#                   work_dirs/quickstart_light with --light)
 #   --resume        continue from the last checkpoint there instead of starting over
 #
 # Needs Python 3.10, 3.11 or 3.12 and a C++ compiler. PYTHON=... selects another Python; an active
@@ -18,7 +20,8 @@ CALLED_FROM=$PWD
 . "$(dirname "$0")/setup.sh"
 
 CONFIG=configs/retinanet_edgevit_xxs_shapes.py
-WORK_DIR=$ROOT/work_dirs/quickstart
+WORK_DIR=''
+LIGHT=''
 TRAIN_OPTIONS=()
 TIMES=''
 
@@ -37,6 +40,7 @@ read_options() {
         case $2 in /*) WORK_DIR=$2 ;; *) WORK_DIR=$CALLED_FROM/$2 ;; esac
         shift
         ;;
+      --light) CONFIG=configs/light_edgevit_xxs_shapes.py LIGHT=_light ;;
       --resume) TRAIN_OPTIONS+=(--resume) ;;
       -h | --help) usage ;;
       *) usage "unknown option $1" ;;
@@ -69,6 +73,7 @@ timed() { # NAME COMMAND...: shows and logs the output, and measures the time
 
 take_stack "$@"
 read_options ${REST[@]+"${REST[@]}"}
+WORK_DIR=${WORK_DIR:-$ROOT/work_dirs/quickstart$LIGHT}
 started=$SECONDS
 set_up
 TIMES="$(printf '  %-11s %s' set-up "$(readable $((SECONDS - started)))")"$'\n'

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import RetinaHead, RPNHead, RTMDetSepBNHead, SSDHead
+from mmdet.models.dense_heads import GFLHead, RetinaHead, RPNHead, RTMDetSepBNHead, SSDHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.necks import CSPNeXtPAFPN
 from mmdet.models.roi_heads import StandardRoIHead
@@ -33,7 +33,7 @@ DROPPED = -1.0
 
 
 class SingleStageDetections(nn.Module):
-    """The detections of RetinaNet, SSDLite and RTMDet, equal to those of mmdet's ``predict``.
+    """The detections of RetinaNet, GFL, SSDLite and RTMDet, equal to those of mmdet's ``predict``.
 
     ``forward`` takes one image (1, 3, H, W) and returns, best first, boxes (n, 4) as x1, y1, x2, y2
     in pixels of the image, scores (n,) and labels (n,).
@@ -132,7 +132,7 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
         if not isinstance(part, kinds) or (kinds is StandardRoIHead and type(part) is not kinds):
             raise UserError(
                 f'{type(part).__name__} cannot be exported yet: whole detectors are RetinaNet, '
-                'SSDLite, RTMDet, and Faster and Mask R-CNN with their standard heads; export the '
+                'GFL, SSDLite, RTMDet, and Faster and Mask R-CNN with their standard heads; export the '
                 'pyramid with --backbone-only'
             )
     dense = detector.rpn_head if two_stages else detector.bbox_head
@@ -167,7 +167,7 @@ def _parts(detector: Any) -> list[tuple[Any, Any]]:
         dense = detector.bbox_head
         coder = getattr(dense, 'bbox_coder', None)
         coders = (DeltaXYWHBBoxCoder, DistancePointBBoxCoder)
-        return [(dense, (RetinaHead, SSDHead, RTMDetSepBNHead)), (coder, coders)]
+        return [(dense, (RetinaHead, SSDHead, GFLHead, RTMDetSepBNHead)), (coder, coders)]
     if not isinstance(detector, TwoStageDetector):
         return [(detector, (SingleStageDetector, TwoStageDetector))]
     dense, roi = detector.rpn_head, detector.roi_head
@@ -185,10 +185,17 @@ def _levels(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor,
     sizes = [level.shape[2:] for level in logits]
     priors = head.prior_generator.grid_priors(sizes, torch.float32, logits[0].device)
     levels = []
-    for values, offsets, boxes in zip(logits, deltas, priors, strict=True):
+    for i, (values, offsets, boxes) in enumerate(zip(logits, deltas, priors, strict=True)):
         values = values[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels)
         scores = values.sigmoid() if head.use_sigmoid_cls else values.softmax(-1)[:, :-1]
-        offsets = offsets[0].permute(1, 2, 0).reshape(-1, 4)
+        offsets = offsets[0].permute(1, 2, 0)
+        if isinstance(head, GFLHead):
+            # The mean of each distance's distribution; as a matrix product, which mmdet uses, it
+            # would be quantised.
+            shares = offsets.reshape(-1, 4, head.reg_max + 1).softmax(-1)
+            offsets = (shares * head.integral.project).sum(-1) * head.prior_generator.strides[i][0]
+            boxes = head.anchor_center(boxes)
+        offsets = offsets.reshape(-1, 4)
         if not isinstance(scores.shape[0], int):
             # The size is open: with this padding, _top always has enough values.
             spare = boxes.new_zeros(head.test_cfg.nms_pre, 4)

@@ -24,11 +24,13 @@ INPUTS = {
     'voc12aug': (512, 512),
     'ssdlite': (320, 320),
     'rtmdet': (640, 640),
+    'light': (640, 640),
 }
 DATASETS = {'coco': 'COCO 2017', 'ade20k': 'ADE20K', 'voc12aug': 'PASCAL VOC 2012, augmented'}
 HEADS = {
     'retinanet': 'RetinaNet',
     'mask_rcnn': 'Mask R-CNN',
+    'light': 'GFL',
     'ssdlite': 'SSDLite',
     'rtmdet': 'RTMDet',
     'semantic_fpn': 'Semantic FPN',
@@ -38,14 +40,15 @@ HEADS = {
 TASKS = {
     'retinanet': 'Object Detection',
     'mask_rcnn': 'Instance Segmentation',
+    'light': 'Object Detection',
     'ssdlite': 'Object Detection',
     'rtmdet': 'Object Detection',
 }
 INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of the training form)
-and multiply-accumulates are measured here, at 800 x 1344 for COCO (RTMDet: 640 x 640, SSDLite:
-320 x 320) and 512 x 512 otherwise; for Mask R-CNN, without the parts that run once per proposal.
+and multiply-accumulates are measured here, at 800 x 1344 for COCO (light and RTMDet: 640 x
+640, SSDLite: 320 x 320) and 512 x 512 otherwise; for Mask R-CNN, without the parts that run once per proposal.
 Published results, box and mask AP or mIoU in percent, are others', from `configs/published.yml`;
 *recalled* ones are from memory and not verified. The weights are those that a config begins with
 ([weights.md](weights.md)).

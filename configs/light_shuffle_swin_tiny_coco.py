@@ -1,0 +1,6 @@
+# No published figure with this head; recipe of RepViT's Mask R-CNN. No weights were released: it
+# starts from random ones.
+_base_ = './_base_/light_shuffle_swin.py'
+model = dict(
+    backbone=dict(arch='tiny', drop_path_rate=0.05),
+    neck=dict(in_channels=[384, 768, 1536]))
