@@ -23,7 +23,9 @@ def main() -> None:
         benchmark = json.loads(Path(file).read_text())
         measured = latencies(benchmark)
     except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f'{file} is not a file of tools/benchmark.py --json: {error!r}') from error
+        raise UserError(
+            f'{file} is not a file of tools/benchmark.py --json: {type(error).__name__}: {error}'
+        ) from error
     groups = chosen(read_published(PUBLISHED), measured)
     with whole_file(PICTURE) as part:
         draw(groups).savefig(part, format='png', dpi=100)
