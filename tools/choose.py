@@ -22,7 +22,9 @@ def read_latencies(file: str) -> dict[str, Any]:
         benchmark: dict[str, Any] = json.loads(Path(file).read_text())
         latencies([benchmark])
     except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f'{file} is not a file of tools/benchmark.py --json: {error!r}') from error
+        raise UserError(
+            f'{file} is not a file of tools/benchmark.py --json: {type(error).__name__}: {error}'
+        ) from error
     return benchmark
 
 
