@@ -156,8 +156,8 @@ def check_size(detector: Any, size: Sequence[int]) -> None:
     multiple = detector.bbox_head.prior_generator.strides[-1][0]
     if any(side % multiple for side in size):
         raise UserError(
-            f'--size {size[0]} {size[1]}: the neck of {type(detector).__name__} adds maps of two '
-            f'sizes, one twice the other: give multiples of {multiple}'
+            f'--size {size[0]} {size[1]}: the neck of {type(detector).__name__} doubles its maps; '
+            f'give multiples of {multiple}'
         )
 
 

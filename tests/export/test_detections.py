@@ -92,7 +92,9 @@ def test_other_detectors_are_refused():
 def test_sizes_of_rtmdet():
     finest = random_model(config_of('rtmdet_efficientvit_m0_coco.py'))
     check_size(finest, (64, 320))
-    with pytest.raises(UserError, match=r'--size 64 352: the neck of RTMDet .*multiples of 64'):
+    with pytest.raises(
+        UserError, match=r'--size 64 352: the neck of RTMDet doubles .*multiples of 64'
+    ):
         check_size(finest, (64, 352))
     check_size(random_model(config_of(RETINANET)), (50, 70))
 
