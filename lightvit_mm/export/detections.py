@@ -132,8 +132,8 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
         if not isinstance(part, kinds) or (kinds is StandardRoIHead and type(part) is not kinds):
             raise UserError(
                 f'{type(part).__name__} cannot be exported yet: whole detectors are RetinaNet, '
-                'GFL, SSDLite, RTMDet, and Faster and Mask R-CNN with their standard heads; export the '
-                'pyramid with --backbone-only'
+                'GFL, SSDLite, RTMDet, and Faster and Mask R-CNN with their standard heads; export '
+                'the pyramid with --backbone-only'
             )
     dense = detector.rpn_head if two_stages else detector.bbox_head
     second = [detector.roi_head.test_cfg] if two_stages else []
@@ -156,8 +156,8 @@ def check_size(detector: Any, size: Sequence[int]) -> None:
     multiple = detector.bbox_head.prior_generator.strides[-1][0]
     if any(side % multiple for side in size):
         raise UserError(
-            f'--size {size[0]} {size[1]}: the neck of {type(detector).__name__} doubles its maps, so '
-            f'height and width must be multiples of {multiple}'
+            f'--size {size[0]} {size[1]}: the neck of {type(detector).__name__} doubles its maps; '
+            f'give multiples of {multiple}'
         )
 
 

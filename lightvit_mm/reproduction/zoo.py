@@ -47,11 +47,11 @@ TASKS = {
 INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of the training form)
-and multiply-accumulates are measured here, at 800 x 1344 for COCO (light and RTMDet: 640 x
-640, SSDLite: 320 x 320) and 512 x 512 otherwise; for Mask R-CNN, without the parts that run once per proposal.
-Published results, box and mask AP or mIoU in percent, are others', from `configs/published.yml`;
-*recalled* ones are from memory and not verified. The weights are those that a config begins with
-([weights.md](weights.md)).
+and multiply-accumulates are measured here, at 800 x 1344 for COCO (light and RTMDet: 640 x 640,
+SSDLite: 320 x 320) and 512 x 512 otherwise; for Mask R-CNN, without the parts that run once per
+proposal. Published results, box and mask AP or mIoU in percent, are others', from
+`configs/published.yml`; *recalled* ones are from memory and not verified. The weights are those
+that a config begins with ([weights.md](weights.md)).
 **We have not reproduced any of them yet**: that needs COCO or ADE20K, and GPUs.
 `python tools/reproduce.py --check` compares each config with the published recipe.
 

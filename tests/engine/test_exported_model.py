@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.detectors import SMALL_MASK_RCNN, random_detector
 from helpers.repository import REPOSITORY
+from helpers.small_data import ARCH
 from mmengine.fileio import load
 from torch import nn
 
@@ -30,7 +31,7 @@ onnx, *_ = (
 )
 
 RETINANET = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
-RTMDET = str(REPOSITORY / 'configs/rtmdet_repvit_m0_6_coco.py')
+RTMDET = str(REPOSITORY / 'configs/rtmdet_edgevit_xxs_coco.py')
 MASK_RCNN = str(REPOSITORY / 'configs/mask_rcnn_edgevit_xxs_coco.py')
 CLASSES = ('disk', 'square', 'triangle', 'star')
 LIMITS = Limits(0.05, 0.5, 100)
@@ -159,24 +160,27 @@ def test_mask_rcnn(images, tmp_path):
     assert [value.shape for value in empty] == [(0, 4), (0,), (0,), (0, 28, 28)]
 
 
+def small_rtmdet():
+    config = load_config(RTMDET)
+    config.model.backbone.arch = ARCH
+    config.model.neck.in_channels = [8, 8, 8]
+    config.model.bbox_head.num_classes = len(CLASSES)
+    config.model.test_cfg.nms_pre = 500
+    pipeline = config.test_dataloader.dataset.pipeline
+    pipeline[1].scale = pipeline[2].size = (96, 96)
+    return config
+
+
 def test_rtmdet_pads_as_its_pipeline(images, tmp_path):
-    options = {
-        'model.bbox_head.num_classes': 4,
-        'model.test_cfg.nms_pre': 500,
-        'test_dataloader.dataset.pipeline.1.scale': (96, 96),
-        'test_dataloader.dataset.pipeline.2.size': (96, 96),
-    }
-    checkpoint = save(random_detector(load_config(RTMDET, options)), tmp_path / 'epoch_1.pth')
+    checkpoint = save(random_detector(small_rtmdet()), tmp_path / 'epoch_1.pth')
     out = tmp_path / 'model.onnx'
-    made = export_onnx(
-        load_config(RTMDET, options), checkpoint, str(out), (96, 96), images=images[:1]
-    )
+    made = export_onnx(small_rtmdet(), checkpoint, str(out), (96, 96), images=images[:1])
     assert made.deviation < 1e-4
     narrow = str(tmp_path / 'narrow.png')
     mmcv.imwrite(mmcv.imread(images[1])[:, :50], narrow)
     entries = []
     for weights in (checkpoint, str(out)):
-        done = predict(load_config(RTMDET, options), weights, narrow, str(tmp_path / 'out'))
+        done = predict(small_rtmdet(), weights, narrow, str(tmp_path / 'out'))
         entries += json.loads(done.json_file.read_text())['images']
     theirs, ours = map(arrays, entries)
     # After a Pad, mmdet lets boxes reach into the padding.

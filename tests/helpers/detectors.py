@@ -33,8 +33,13 @@ def random_detector(config: Config) -> torch.nn.Module:
     config.model.backbone.init_cfg = None
     model = MODELS.build(config.model).eval()
     randomise_norms(model)
-    # RTMDet's are distances in strides.
-    spreads = {'cls': 2.0, 'rtm_reg': 3.0, 'reg': 0.3, 'conv_logits': 2.0}
+    # Of the outputs of a layer: the standard deviation, and what is added.
+    spreads = {
+        'cls': (2.0, 0.0),
+        'rtm_reg': (1.0, 2.0),  # distances in strides
+        'reg': (0.3, 0.0),
+        'conv_logits': (2.0, 0.0),
+    }
     for name, layer in model.named_modules():
         name = name.rstrip('.0123456789')
         spread = [value for end, value in spreads.items() if name.endswith(end)]
@@ -42,10 +47,12 @@ def random_detector(config: Config) -> torch.nn.Module:
             torch.nn.init.zeros_(layer.bias)
 
             def rescale(layer, _, output, spread=spread[0]):
-                scale = spread / output.std()
+                deviation, added = spread
+                scale = deviation / output.std()
                 layer.weight.mul_(scale)
+                layer.bias.add_(added)
                 layer.hook.remove()
-                return output * scale
+                return output * scale + added
 
             layer.hook = layer.register_forward_hook(rescale)
     with torch.no_grad():
