@@ -299,7 +299,6 @@ def test_installations_without_configs(monkeypatch, tmp_path):
 )
 def test_options_that_do_not_go_together(arguments, said, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['tools/benchmark.py', *arguments])
-    monkeypatch.syspath_prepend(REPOSITORY / 'tools')
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(REPOSITORY / 'tools/benchmark.py'), run_name='__main__')
     assert ended.value.code == 2
