@@ -135,7 +135,7 @@ def main() -> None:
             print(f'{torch.get_num_threads()} threads')
         console = Console()
         if not console.is_terminal:
-            console.width = 160
+            console.width = 180
         results: list[Result | WholeResult] = []
         todo = list(itertools.product(subjects, sizes))
         total = len(tables) + len(todo)

@@ -95,7 +95,9 @@ class Clocked:
 
 
 def set_dtype(model: nn.Module, dtype: str, device_type: str) -> None:
-    """Let the layers of a model run in a data type, by autocast; decoding and NMS stay in fp32.
+    """Let the layers of a model run in a data type, by autocast.
+
+    Decoding, NMS and the extraction of regions stay in fp32.
 
     Args:
         model: the detector or segmentor, changed in place.
@@ -111,9 +113,18 @@ def set_dtype(model: nn.Module, dtype: str, device_type: str) -> None:
 
         return run
 
+    def uncast(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return forward(*tree_map(_to_float, args), **tree_map(_to_float, kwargs))
+
+        return run
+
     for part, modules in modules_of(model).items():
         for module in modules:
-            module.forward = cast(module.forward, part == 'head')
+            if hasattr(module, 'roi_layers'):
+                module.forward = uncast(module.forward)  # RoIAlign has only fp32 on CPUs
+            else:
+                module.forward = cast(module.forward, part == 'head')
 
 
 def _to_float(value: Any) -> Any:

@@ -79,9 +79,9 @@ def as_whole_table(result: WholeResult) -> Table:
         title=f'whole models, input {"x".join(map(str, result.shape))}',
         caption='\n'.join(result.notes),
     )
-    table.add_column('form')
+    table.add_column('form', min_width=24)
     for column in (
-        'median ms', 'quartiles', 'ratio', '95 %', *PARTS, REST, 'sum', 'boxes', 'M params',
+        'median ms', 'quartiles', 'ratio', '95 %', *PARTS, 'post', 'sum', 'boxes', 'M params',
         'GMACs', 'first call s',
     ):  # fmt: skip
         table.add_column(column, justify='right')

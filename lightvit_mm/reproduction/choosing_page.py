@@ -128,7 +128,7 @@ def draw(panels: Sequence[Panel], accuracy: str) -> Figure:
 
 
 def _draw_panel(axes: Axes, panel: Panel, accuracy: str) -> None:
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
     series: dict[tuple[str, str], list[Point]] = {}
     for point in panel.points:
@@ -141,7 +141,7 @@ def _draw_panel(axes: Axes, panel: Panel, accuracy: str) -> None:
         axes.plot(
             [point.milliseconds for point in points],
             [point.accuracy for point in points],
-            '' if peer else '-',
+            linestyle='none' if peer else '-',
             color=colour,
             alpha=0.4,
         )
@@ -166,7 +166,9 @@ def _draw_panel(axes: Axes, panel: Panel, accuracy: str) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.15, y=0.12)
     low, high = axes.get_xlim()
-    ticks = [n * 10**p for p in range(5) for n in (1, 1.5, 2, 3, 5)]
+    ticks = [step * 10**power for power in range(5) for step in (1, 2, 5)]
+    if high < 8 * low:
+        ticks = list(MaxNLocator(6).tick_values(low, high))
     axes.set_xticks([tick for tick in ticks if low <= tick <= high])
     axes.set(
         title=panel.title,
