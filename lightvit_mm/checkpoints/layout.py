@@ -253,7 +253,7 @@ def has_values(tensor: torch.Tensor) -> bool:
     return not tensor.is_meta and bool(tensor.float().isfinite().all())
 
 
-def _parts(names: Iterable[str], most: int = 8) -> str:
+def _parts(names: Iterable[str], most: int = 5) -> str:
     counts = Counter(name.split('.')[0] for name in names)
     listed = ', '.join(f'{part} ({count})' for part, count in counts.most_common(most))
     return listed + (f', and {len(counts) - most} more' if len(counts) > most else '')

@@ -95,7 +95,7 @@ HARMLESS = {
         'meta': {'neck_top1': torch.tensor(75.18)}, 'state_dict': weights,
     },
     'half precision': lambda weights: {
-        'state_dict': {k: v.half().float() for k, v in weights.items()}
+        'state_dict': {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     },
     'exported backbone': lambda weights: {
         key.removeprefix('backbone.'): value
@@ -114,7 +114,7 @@ def test_what_a_file_may_hold(tmp_path, released, expected, wrap, old_format, mm
     bound = 1e-2 if wrap is HARMLESS['half precision'] else 0
     assert largest_deviation(levels(model), expected) <= bound
     (report,) = [line for line in mm_log if '249/249 tensors from the' in line]
-    assert len(report) < 400 + len(str(file)), 'one short line, whatever else there is'
+    assert len(report) < 500 + len(str(file)), 'one short line, whatever else there is'
     named = 'official' if wrap is HARMLESS['exported backbone'] else 'EasyCV'
     if wrap is not HARMLESS['averages beside']:
         assert f'{named} layout of {file}' in report

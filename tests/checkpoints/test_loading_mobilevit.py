@@ -18,7 +18,7 @@ RELEASES = {
     'mmpretrain': 'mmpretrain_mobilevit_s',
 }
 HEAD = {'Apple': 'classifier', 'timm': 'head', 'mmpretrain': 'head'}
-EXPANSION = {'Apple': 'conv_1x1_exp', 'timm': 'final_conv', 'mmpretrain': 'backbone'}
+EXPANSION = {'Apple': 'conv_1x1_exp', 'timm': 'final_conv', 'mmpretrain': 'conv_1x1_exp'}
 
 
 @pytest.fixture
