@@ -71,9 +71,10 @@ def check_channels(model: nn.Module, config: Mapping[str, Any]) -> None:
                 f'model.neck.in_channels is {_listed(wanted)}, but {source} gives {levels}. Set '
                 f'model.neck.in_channels={levels}, or other out_indices'
             )
-        if not isinstance(last.get('out_channels'), int) or 'num_outs' not in last:
+        if not isinstance(last.get('out_channels'), int):
             return
-        levels = [last['out_channels']] * last['num_outs']
+        # RTMDet's neck has as many outputs as inputs.
+        levels = [last['out_channels']] * (last.get('num_outs') or len(levels))
         source = f'model.neck ({last["type"]})'
     for name in ('decode_head', 'auxiliary_head'):
         for head in _listed(config.get(name) or []):

@@ -11,6 +11,7 @@ from lightvit_mm.data.own import use_own_data
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train
+from lightvit_mm.errors import ConfigError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quick_runner')]
 
@@ -72,6 +73,13 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, shapes, tmp_
         for name, value in theirs[part].items():
             assert torch.equal(ours[part][name], value), name
     assert ours['meta']['dataset_meta']['classes'] == CLASSES
+
+
+def test_a_head_of_another_width_than_the_neck(shapes, tmp_path):
+    config = tiny_rtmdet(shapes, tmp_path)
+    config.model.bbox_head.update(in_channels=96)
+    with pytest.raises(ConfigError, match=r'bbox_head\.in_channels is 96, .*PAFPN.* gives 8'):
+        train(config)
 
 
 def test_evaluation_over_flips(trained, shapes, tmp_path):
