@@ -6,10 +6,14 @@ import pytest
 import torch
 from helpers.demo_inputs import demo_inputs
 from helpers.repository import REPOSITORY
+from mmengine.hub import get_config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightvit_mm.engine.configs import load_config
 
+NORMS = (_BatchNorm, torch.nn.GroupNorm, torch.nn.LayerNorm)
 CHANNELS = [36, 72, 144, 288]
 # Our config; theirs, and what changes in it when our backbone replaces ResNet-50.
 CONFIGS = {
@@ -24,6 +28,10 @@ CONFIGS = {
     'semantic_fpn_edgevit_xxs_ade20k': (
         'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py',
         {'pretrained': None, 'neck': {'in_channels': CHANNELS}},
+    ),
+    'segformer_edgevit_xxs_ade20k': (
+        'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
+        {'pretrained': None, 'decode_head': {'in_channels': CHANNELS, 'channels': 128}},
     ),
     'upernet_edgevit_xxs_ade20k': (
         'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
@@ -74,3 +82,22 @@ def test_the_losses_are_those_of_openmmlabs_config(name, tmp_path):
     assert set(loss) == set(expected)
     for part in expected:
         torch.testing.assert_close(loss[part], expected[part], rtol=0, atol=0, msg=part)
+
+
+def test_the_recipe_of_segformer_is_that_of_mmseg():
+    ours = load_config(str(REPOSITORY / 'configs/segformer_edgevit_xxs_ade20k.py'))
+    theirs = get_config('mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py')
+    for key in ('param_scheduler', 'train_cfg'):
+        assert ours[key] == theirs[key]
+    assert ours.optim_wrapper.optimizer == theirs.optim_wrapper.optimizer
+    assert ours.train_dataloader.batch_size == theirs.train_dataloader.batch_size
+    init_default_scope('mmseg')
+    model = MODELS.build(ours.model)
+    groups = build_optim_wrapper(model, ours.optim_wrapper).optimizer.param_groups
+    rates = {id(p): (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
+    for name, parameter in model.named_parameters():
+        # mmseg spares the norms of the backbone from decay, by their names in its own.
+        is_norm = isinstance(model.get_submodule(name.rpartition('.')[0]), NORMS)
+        in_head = name.startswith('decode_head')
+        expected = (6e-4, 0.01) if in_head else (6e-5, 0.0 if is_norm else 0.01)
+        assert rates[id(parameter)] == pytest.approx(expected), name

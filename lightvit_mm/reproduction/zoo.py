@@ -29,6 +29,7 @@ HEADS = {
     'mask_rcnn': 'Mask R-CNN',
     'ssdlite': 'SSDLite',
     'semantic_fpn': 'Semantic FPN',
+    'segformer': 'SegFormer',
     'upernet': 'UperNet',
     'deeplabv3': 'DeepLabv3',
 }
