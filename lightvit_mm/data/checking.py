@@ -18,17 +18,16 @@ from lightvit_mm.data.coco_file import (
     judge_compressed_mask,
     read_coco,
 )
-from lightvit_mm.data.config import check_data, data_paths, datasets_of, evaluators_of
-from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, lines
-from lightvit_mm.data.images import (
-    SUFFIXES,
-    Load,
-    judge_resized,
-    judge_size,
-    look_at_image,
-    look_at_label_map,
+from lightvit_mm.data.config import (
+    check_data,
+    class_heads,
+    data_paths,
+    datasets_of,
+    evaluators_of,
 )
-from lightvit_mm.data.own import class_heads
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, lines
+from lightvit_mm.data.images import Load, judge_resized, judge_size, look_at_image
+from lightvit_mm.data.label_maps import LabelMaps, find_partners
 from lightvit_mm.files import check_output_file, write_whole
 
 PARTS = ('train', 'val', 'test')
@@ -37,7 +36,8 @@ PARTS = ('train', 'val', 'test')
 def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
     """Refuse data that would stop a run or be misread, judging by annotations and file names.
 
-    Images are not opened; `check_everything` does that. Warnings are printed.
+    Of images and label maps, only a few pairs are opened; `check_everything` opens all. Warnings
+    are printed.
 
     Args:
         config: an mmdet or mmseg config.
@@ -47,7 +47,11 @@ def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
         DataError: a data set cannot be used as it is; the message gives the files and the reasons.
     """
     check_data(config, parts)
-    reports = [report for report, _ in _look_at_annotations(config, parts)]
+    reports = []
+    for report, samples in _look_at_annotations(config, parts):
+        if isinstance(samples, LabelMaps):
+            report.findings += samples.look_at_some()
+        reports.append(report)
     command = f'python tools/check_data.py {config.get("filename", "CONFIG")}'
     hint = f'To check everything, images included: {command}'
     if any(count(report.findings, ERROR) for report in reports):
@@ -78,6 +82,8 @@ def check_everything(config: Mapping[str, Any]) -> list[Report]:
             description = f'{report.part}: images'
             for findings in track(found, description, total=len(samples)):
                 report.findings += findings
+        if isinstance(samples, LabelMaps):
+            report.findings += samples.judge_classes()
         reports.append(report)
     return reports
 
@@ -147,12 +153,12 @@ def _look_at_data_set(
                 f'{name}.num_classes is {head["num_classes"]}, the data set has {len(classes)} '
                 'classes: set both'
             )
-            if scope == 'mmdet':
-                detail += ' (--classes-from ANN does it)'
+            if scope in ('mmdet', 'mmseg'):
+                detail += f' (--classes-from {"ANN" if scope == "mmdet" else "FILE"} does it)'
             _add(report, ERROR, 'head for another number of classes', detail)
     if hasattr(built, 'COCOAPI'):
         return report, _look_at_coco(report, built, config, part, dataset, classes)
-    return report, _look_at_label_maps(report, built, dataset, len(classes))
+    return report, _look_at_label_maps(report, built, dataset, classes)
 
 
 def _is_known(dataset: Any, scope: str) -> bool:
@@ -235,7 +241,7 @@ def _look_at_coco_image(
 
 
 def _look_at_label_maps(
-    report: Report, dataset: Any, data_config: Mapping[str, Any], num_classes: int
+    report: Report, dataset: Any, data_config: Mapping[str, Any], classes: tuple[str, ...]
 ) -> list:
     report.source = str(dataset.data_prefix['img_path'])
     try:
@@ -246,47 +252,16 @@ def _look_at_label_maps(
     report.counts = {'images': len(samples)}
     if not samples:
         _add(report, ERROR, 'no image is left', f'no file ending in {dataset.img_suffix}')
-    if not os.path.isfile(dataset.ann_file):
-        _report_left_out(report, samples, dataset.img_suffix)
-    names: dict[str, frozenset[str]] = {}
-    for sample in samples:
-        for key, kind in (('img_path', 'image file'), ('seg_map_path', 'label map')):
-            folder, name = os.path.split(sample.get(key, ''))
-            if folder not in names:
-                names[folder] = frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
-            if key in sample and name not in names[folder]:
-                detail = f'of {sample["img_path"]}' if key == 'seg_map_path' else ''
-                report.findings.append(Finding(ERROR, f'{kind} missing', sample[key], '', detail))
-    load = _loader(data_config)
+    report.findings += find_partners(dataset, samples)
     load_labels = _build(_transform(data_config, 'LoadAnnotations') or {'type': 'LoadAnnotations'})
-    return [
-        partial(_look_at_pair, sample, load, load_labels, num_classes, dataset.ignore_index)
-        for sample in samples
-        if os.path.exists(sample['img_path'])
-    ]
-
-
-def _report_left_out(report: Report, samples: list[dict], suffix: str) -> None:
-    """Report images of other suffixes in a folder that is searched for one suffix."""
-    images = tuple(suffix for group in SUFFIXES.values() for suffix in group)
-    known = {Path(s[key]) for s in samples for key in ('img_path', 'seg_map_path') if key in s}
-    for file in sorted(Path(report.source).rglob('*')):
-        if file.suffix.lower() in images and file not in known:
-            kind = 'image of another suffix, left out'
-            report.findings.append(
-                Finding(WARNING, kind, str(file), '', f'img_suffix is {suffix!r}')
-            )
-
-
-def _look_at_pair(
-    sample: dict, load: Load, load_labels: Load, num_classes: int, ignore_index: int
-) -> Iterator[Finding]:
-    seen = look_at_image(sample['img_path'], load)
-    yield from (Finding(s, kind, sample['img_path'], '', d) for s, kind, d in seen.judgements)
-    path = sample.get('seg_map_path')
-    if path and os.path.exists(path):
-        judged = look_at_label_map(sample, load_labels, seen.size, num_classes, ignore_index)
-        yield from (Finding(severity, kind, path, '', detail) for severity, kind, detail in judged)
+    return LabelMaps(
+        [sample for sample in samples if os.path.exists(sample['img_path'])],
+        _loader(data_config),
+        load_labels,
+        classes,
+        dataset.ignore_index,
+        report,
+    )
 
 
 def _transform(dataset: Mapping[str, Any], name: str) -> dict[str, Any]:
