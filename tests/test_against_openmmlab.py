@@ -7,10 +7,13 @@ import torch
 from helpers.demo_inputs import demo_inputs
 from helpers.repository import REPOSITORY
 from mmengine.hub import get_config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightvit_mm.engine.configs import load_config
 
+NORMS = (_BatchNorm, torch.nn.GroupNorm, torch.nn.LayerNorm)
 CHANNELS = [36, 72, 144, 288]
 # Our config; theirs, and what changes in it when our backbone replaces ResNet-50.
 CONFIGS = {
@@ -22,21 +25,13 @@ CONFIGS = {
         'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
         {'neck': {'in_channels': CHANNELS}},
     ),
-    'rtmdet_repvit_m0_9_coco': (
-        'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
-        # RGB, as the backbone's weights want it.
-        {
-            'data_preprocessor': {
-                'mean': [123.675, 116.28, 103.53],
-                'std': [58.395, 57.12, 57.375],
-                'bgr_to_rgb': True,
-                'pad_size_divisor': 32,
-            }
-        },
-    ),
     'semantic_fpn_edgevit_xxs_ade20k': (
         'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py',
         {'pretrained': None, 'neck': {'in_channels': CHANNELS}},
+    ),
+    'segformer_edgevit_xxs_ade20k': (
+        'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
+        {'pretrained': None, 'decode_head': {'in_channels': CHANNELS, 'channels': 128}},
     ),
     'upernet_edgevit_xxs_ade20k': (
         'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
@@ -106,3 +101,22 @@ def test_the_recipe_of_rtmdet_is_that_of_mmdet():
         assert without_backends(ours[key]) == without_backends(theirs[key]), key
     assert ours.model.test_cfg == theirs.model.test_cfg
     assert ours.train_dataloader.batch_size == theirs.train_dataloader.batch_size == 32
+
+
+def test_the_recipe_of_segformer_is_that_of_mmseg():
+    ours = load_config(str(REPOSITORY / 'configs/segformer_edgevit_xxs_ade20k.py'))
+    theirs = get_config('mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py')
+    for key in ('param_scheduler', 'train_cfg'):
+        assert ours[key] == theirs[key]
+    assert ours.optim_wrapper.optimizer == theirs.optim_wrapper.optimizer
+    assert ours.train_dataloader.batch_size == theirs.train_dataloader.batch_size
+    init_default_scope('mmseg')
+    model = MODELS.build(ours.model)
+    groups = build_optim_wrapper(model, ours.optim_wrapper).optimizer.param_groups
+    rates = {id(p): (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
+    for name, parameter in model.named_parameters():
+        # mmseg spares the norms of the backbone from decay, by their names in its own.
+        is_norm = isinstance(model.get_submodule(name.rpartition('.')[0]), NORMS)
+        in_head = name.startswith('decode_head')
+        expected = (6e-4, 0.01) if in_head else (6e-5, 0.0 if is_norm else 0.01)
+        assert rates[id(parameter)] == pytest.approx(expected), name

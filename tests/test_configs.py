@@ -77,6 +77,7 @@ HEADS = ('bbox_head', 'rpn_head', 'decode_head', 'auxiliary_head')
         ('light', 'coco'),
         ('rtmdet', 'coco'),
         ('semantic_fpn', 'ade20k'),
+        ('segformer', 'ade20k'),
         ('upernet', 'ade20k'),
     ],
 )
@@ -85,6 +86,17 @@ def test_every_variant_has_every_head(family, head, dataset):
         config = Config.fromfile(REPOSITORY / f'configs/{head}_{family}_{arch}_{dataset}.py')
         assert config.model.backbone.type == FAMILIES[family].__name__
         assert config.model.backbone.arch == arch
+
+
+@pytest.mark.parametrize(
+    'file', [f for f in CONFIGS if f.name.startswith('segformer_')], ids=lambda file: file.stem
+)
+def test_segformer_is_narrow_for_small_backbones(file):
+    config = load_config(str(file))
+    init_default_scope('mmseg')
+    with torch.device('meta'):
+        size = count_parameters(MODELS.build(config.model.backbone))
+    assert config.model.decode_head.channels == (128 if size < 5e6 else 256)
 
 
 @pytest.mark.parametrize('file', CONFIGS, ids=lambda file: file.stem)

@@ -4,7 +4,12 @@ import argparse
 
 from _stack import user_errors
 
-from lightvit_mm.engine.arguments import add_run_arguments, config_of
+from lightvit_mm.engine.arguments import (
+    add_own_data_arguments,
+    add_run_arguments,
+    config_of,
+    with_own_data,
+)
 from lightvit_mm.engine.running import test
 
 
@@ -23,9 +28,11 @@ def main() -> None:
         '--show-dir', help='folder for pictures of predictions next to the ground truth'
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    add_own_data_arguments(parser)
     args = parser.parse_args()
     with user_errors():
-        test(config_of(args), args.checkpoint, args.out, args.show_dir, args.tta)
+        config = with_own_data(config_of(args), args)
+        test(config, args.checkpoint, args.out, args.show_dir, args.tta)
 
 
 if __name__ == '__main__':

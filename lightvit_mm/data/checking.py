@@ -4,49 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightvit_mm.data.coco_checks import CocoContent, CocoUse, check_coco
 from lightvit_mm.data.coco_file import read_coco
 from lightvit_mm.data.coco_masks import judge_compressed_mask
-from lightvit_mm.data.config import check_data, data_paths, datasets_of, evaluators_of
-from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, lines
-from lightvit_mm.data.images import (
-    SUFFIXES,
-    Load,
-    judge_labels,
-    judge_resized,
-    judge_size,
-    look_at_image,
-    look_at_label_map,
+from lightvit_mm.data.config import (
+    check_data,
+    class_heads,
+    data_paths,
+    datasets_of,
+    evaluators_of,
 )
-from lightvit_mm.data.own import class_heads
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, DataError, Finding, Report, count, lines
+from lightvit_mm.data.images import Load, judge_resized, judge_size, look_at_image
+from lightvit_mm.data.label_maps import LabelMaps, find_partners
 from lightvit_mm.files import check_output_file, write_whole
 
 PARTS = ('train', 'val', 'test')
 
 
-class _Rest(NamedTuple):
-    """The checks of a data set that open images.
-
-    Attributes:
-        samples: one per sample.
-        of_all: what the samples show together, once all of them have run.
-    """
-
-    samples: list[Callable[[], Iterable[Finding]]] = []
-    of_all: Callable[[], Iterable[Finding]] = list
-
-
 def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
     """Refuse data that would stop a run or be misread, judging by annotations and file names.
 
-    Images are not opened; `check_everything` does that. Warnings are printed.
+    Of images and label maps, only a few pairs are opened; `check_everything` opens all. Warnings
+    are printed.
 
     Args:
         config: an mmdet or mmseg config.
@@ -56,7 +43,11 @@ def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
         DataError: a data set cannot be used as it is; the message gives the files and the reasons.
     """
     check_data(config, parts)
-    reports = [report for report, _ in _look_at_annotations(config, parts)]
+    reports = []
+    for report, samples in _look_at_annotations(config, parts):
+        if isinstance(samples, LabelMaps):
+            report.findings += samples.look_at_some()
+        reports.append(report)
     command = f'python tools/check_data.py {config.get("filename", "CONFIG")}'
     hint = f'To check everything, images included: {command}'
     if any(count(report.findings, ERROR) for report in reports):
@@ -81,7 +72,7 @@ def check_everything(config: Mapping[str, Any]) -> list[Report]:
     parts = tuple(part for part in PARTS if config.get(f'{part}_dataloader'))
     check_data(config, parts)
     reports = []
-    for report, (samples, of_all) in _look_at_annotations(config, parts):
+    for report, samples in _look_at_annotations(config, parts):
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
             found = pool.map(lambda sample: list(sample()), samples)
@@ -90,7 +81,8 @@ def check_everything(config: Mapping[str, Any]) -> list[Report]:
                 report.findings += findings
         finally:
             pool.shutdown(cancel_futures=True)  # after Ctrl-C, the rest would still be checked
-        report.findings += of_all()
+        if isinstance(samples, LabelMaps):
+            report.findings += samples.judge_classes()
         reports.append(report)
     return reports
 
@@ -121,7 +113,7 @@ def _is_first_process() -> bool:
 
 def _look_at_annotations(
     config: Mapping[str, Any], parts: tuple[str, ...]
-) -> Iterator[tuple[Report, _Rest]]:
+) -> Iterator[tuple[Report, list]]:
     """Yield, per data set, a report made without opening images, and the checks that open them."""
     seen: list[Mapping] = []
     for part in parts:
@@ -133,7 +125,7 @@ def _look_at_annotations(
 
 def _look_at_data_set(
     config: Mapping[str, Any], part: str, dataset: Mapping[str, Any]
-) -> tuple[Report, _Rest]:
+) -> tuple[Report, list]:
     from mmengine.dataset import BaseDataset
     from mmengine.registry import DATASETS, init_default_scope
 
@@ -144,14 +136,14 @@ def _look_at_data_set(
     found = DATASETS.get(kind) if isinstance(kind, str) else kind
     if isinstance(found, type) and not issubclass(found, BaseDataset):
         _add(report, NOTE, 'type of data set that is not checked', f'{kind}')
-        return report, _Rest()
+        return report, []
     try:
         built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f'{part}: the data set of type {kind}: {error}') from error
     if not _is_known(built, scope):
         _add(report, NOTE, 'type of data set that is not checked', f'{kind}')
-        return report, _Rest()
+        return report, []
     classes = tuple(built.metainfo.get('classes') or ())
     for name, head in class_heads(config.get('model')):
         # Detectors that read class names as text accept any number of classes.
@@ -160,11 +152,11 @@ def _look_at_data_set(
                 f'{name}.num_classes is {head["num_classes"]}, the data set has {len(classes)} '
                 'classes: set both'
             )
-            if scope == 'mmdet':
-                detail += ' (--classes-from ANN does it)'
+            if scope in ('mmdet', 'mmseg'):
+                detail += f' (--classes-from {"ANN" if scope == "mmdet" else "FILE"} does it)'
             _add(report, ERROR, 'head for another number of classes', detail)
     if hasattr(built, 'COCOAPI'):
-        return report, _Rest(_look_at_coco(report, built, config, part, dataset, classes))
+        return report, _look_at_coco(report, built, config, part, dataset, classes)
     return report, _look_at_label_maps(report, built, dataset, classes)
 
 
@@ -249,79 +241,26 @@ def _look_at_coco_image(
 
 def _look_at_label_maps(
     report: Report, dataset: Any, data_config: Mapping[str, Any], classes: tuple[str, ...]
-) -> _Rest:
+) -> list:
     report.source = str(dataset.data_prefix['img_path'])
     try:
         samples = dataset.load_data_list()
     except (OSError, ValueError) as error:
         _add(report, ERROR, 'list of images that cannot be read', f'{dataset.ann_file}: {error}')
-        return _Rest()
+        return []
     report.counts = {'images': len(samples)}
     if not samples:
         _add(report, ERROR, 'no image is left', f'no file ending in {dataset.img_suffix}')
-    if not os.path.isfile(dataset.ann_file):
-        _report_left_out(report, samples, dataset.img_suffix)
-    names: dict[str, frozenset[str]] = {}
-    for sample in samples:
-        for key, kind in (('img_path', 'image file'), ('seg_map_path', 'label map')):
-            folder, name = os.path.split(sample.get(key, ''))
-            if folder not in names:
-                names[folder] = frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
-            if key in sample and name not in names[folder]:
-                detail = f'of {sample["img_path"]}' if key == 'seg_map_path' else ''
-                report.findings.append(Finding(ERROR, f'{kind} missing', sample[key], '', detail))
-    load = _loader(data_config)
+    report.findings += find_partners(dataset, samples)
     load_labels = _build(_transform(data_config, 'LoadAnnotations') or {'type': 'LoadAnnotations'})
-    labels: set[int] = set()
-    known = len(classes), dataset.ignore_index, labels
-    return _Rest(
-        [
-            partial(_look_at_pair, sample, load, load_labels, *known)
-            for sample in samples
-            if os.path.exists(sample['img_path'])
-        ],
-        partial(_look_at_labels, report.source, labels, classes, dataset),
+    return LabelMaps(
+        [sample for sample in samples if os.path.exists(sample['img_path'])],
+        _loader(data_config),
+        load_labels,
+        classes,
+        dataset.ignore_index,
+        report,
     )
-
-
-def _look_at_labels(
-    source: str, labels: set[int], classes: tuple[str, ...], dataset: Any
-) -> Iterator[Finding]:
-    ignored = dataset.ignore_index
-    for severity, kind, detail in judge_labels(
-        labels, classes, ignored, dataset.reduce_zero_label, training=not dataset.test_mode
-    ):
-        yield Finding(severity, kind, source, '', detail)
-
-
-def _report_left_out(report: Report, samples: list[dict], suffix: str) -> None:
-    """Report images of other suffixes in a folder that is searched for one suffix."""
-    images = tuple(suffix for group in SUFFIXES.values() for suffix in group)
-    known = {Path(s[key]) for s in samples for key in ('img_path', 'seg_map_path') if key in s}
-    for file in sorted(Path(report.source).rglob('*')):
-        if file.suffix.lower() in images and file not in known:
-            kind = 'image of another suffix, left out'
-            report.findings.append(
-                Finding(WARNING, kind, str(file), '', f'img_suffix is {suffix!r}')
-            )
-
-
-def _look_at_pair(
-    sample: dict,
-    load: Load,
-    load_labels: Load,
-    num_classes: int,
-    ignore_index: int,
-    labels: set[int],
-) -> Iterator[Finding]:
-    seen = look_at_image(sample['img_path'], load)
-    yield from (Finding(s, kind, sample['img_path'], '', d) for s, kind, d in seen.judgements)
-    path = sample.get('seg_map_path')
-    if path and os.path.exists(path):
-        judged = look_at_label_map(
-            sample, load_labels, seen.size, num_classes, ignore_index, labels
-        )
-        yield from (Finding(severity, kind, path, '', detail) for severity, kind, detail in judged)
 
 
 def _transform(dataset: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""Checks that the files a config reads exist, before anything expensive is built."""
+"""The data sets of a config: where their files are, whether they exist, and their classes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightvit_mm.errors import UserError
+from lightvit_mm.errors import ConfigError, UserError
+
+# The heads whose number of classes is that of the data set.
+HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 
 
 class MissingDataError(UserError):
@@ -100,3 +104,56 @@ def evaluators_of(evaluator: Any) -> list[dict]:
     if evaluator is None:
         return []
     return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+
+
+def class_heads(model: Any, name: str = 'model') -> Iterator[tuple[str, dict]]:
+    """Yield the heads of a model config that have the data set's number of classes, by name."""
+    if isinstance(model, (list, tuple)):
+        for index, child in enumerate(model):
+            yield from class_heads(child, f'{name}.{index}')
+    elif isinstance(model, dict):
+        if name.rstrip('.0123456789').split('.')[-1] in HEADS and 'num_classes' in model:
+            yield name, model
+        for key, child in model.items():
+            yield from class_heads(child, f'{name}.{key}')
+
+
+def set_class_heads(config: Any, number: int) -> list[str]:
+    """Give every head of a config a number of classes, and return the changes as text.
+
+    Raises:
+        ConfigError: no head of the config has a number of classes.
+    """
+    changes = []
+    for name, head in class_heads(config.model):
+        changes.append(f'{name}.num_classes {head["num_classes"]} -> {number}')
+        head['num_classes'] = number
+    if not changes:
+        raise ConfigError(
+            f'--classes-from: no {" or ".join(HEADS)} of {config.filename} has num_classes'
+        )
+    return changes
+
+
+def only_dataset(config: Any, part: str, option: str) -> dict:
+    """The one data set of a part of a config, which an option replaces.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    datasets = list(datasets_of(config.get(f'{part}_dataloader') or {}))
+    if len(datasets) != 1:
+        raise ConfigError(
+            f'{option} replaces one data set, but {part}_dataloader of '
+            f'{config.filename} has {len(datasets)}'
+        )
+    return datasets[0]
+
+
+def below_common_folder(first: str, second: str) -> tuple[str, str, str]:
+    """Return a folder that holds two paths, and both below it: ``--data-root`` can replace it."""
+    if os.path.isabs(first) != os.path.isabs(second):
+        first, second = os.path.abspath(first), os.path.abspath(second)
+    folder = first if os.path.isdir(first) else os.path.dirname(first)
+    root = os.path.commonpath([folder, second]) or '.'
+    return f'{root}/', os.path.relpath(first, root), f'{os.path.relpath(second, root)}/'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,15 @@ import mmcv
 import numpy as np
 from PIL import ExifTags, Image
 
-from lightvit_mm.data.findings import ERROR, NOTE, WARNING, Judgement, some_of
+from lightvit_mm.data.findings import ERROR, NOTE, WARNING, Judgement
 
 Load = Callable[[dict], dict | None]
 SMALL_SIDE = 8  # pixels; the coarsest level of most backbones is then a single position
 LONG_SIDES = 50  # times the short side
+LABEL_MODES = ('L', 'P', '1')  # of Pillow
+EXPECTED = 'expected 8 bits per pixel, the number of a class'
+MOST_COLOURS = 'it has more than 256 colours, as a photo or a JPEG of colour-coded masks has'
+CONVERT = 'python tools/convert_masks.py MASKS OUT --classes-from FILE'
 SUFFIXES = {
     'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
     'MPO': ('.jpg', '.jpeg', '.mpo'),  # some cameras and phones name it .jpg
@@ -145,14 +149,35 @@ def judge_size(seen: LookedAt, annotated: tuple[int, int], load: Load) -> Judgem
     return ERROR, 'image of another size than its annotations', detail
 
 
+def label_map_fault(path: str) -> str:
+    """Say why a file is not a label map, which has the number of a class in 8 bits per pixel.
+
+    Returns:
+        The reason and what to do, `MOST_COLOURS` if it may be a photo; empty if it is a label map,
+        or cannot be read, which `look_at_label_map` reports.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode in LABEL_MODES:
+                return ''
+            mode = image.mode
+            colours = image.convert('RGB').getcolors(256)
+    except Exception:  # a damaged byte can raise anything in Pillow
+        return ''
+    if colours is None:
+        return MOST_COLOURS
+    if mode not in ('RGB', 'RGBA'):
+        return f'it has pixels of the kind {mode}; {EXPECTED}'
+    return f'it has {len(colours)} colours in place of numbers; {CONVERT} makes label maps of them'
+
+
 def look_at_label_map(
     sample: Mapping[str, Any],
     load: Load,
     image_size: tuple[int, int] | None,
     num_classes: int,
     ignore_index: int,
-    found: set[int],
-) -> Iterator[Judgement]:
+) -> tuple[frozenset[int], list[Judgement]]:
     """Open a label map as training will.
 
     Args:
@@ -161,12 +186,13 @@ def look_at_label_map(
         image_size: width and height of the image, if known.
         num_classes: labels go from 0 to one less, after any ``reduce_zero_label``.
         ignore_index: the label that is not learnt.
-        found: gets the labels in it, for `judge_labels`.
+
+    Returns:
+        The labels that it has, if it can be read, and what was found.
     """
     path = sample['seg_map_path']
     if not os.path.exists(path):
-        yield ERROR, 'label map missing', ''
-        return
+        return frozenset(), [(ERROR, 'label map missing', '')]
     try:
         with Image.open(path) as image:
             mode, form = image.mode, image.format
@@ -174,60 +200,38 @@ def look_at_label_map(
         loaded = load({**sample, 'seg_fields': []}) or {}
         labels = loaded['gt_seg_map']
     except Exception as error:
-        reason = str(error).strip().split('\n')[0]
-        yield ERROR, 'label map that cannot be read', f'{type(error).__name__}: {reason}'
-        return
-    if mode not in ('L', 'P', '1'):
-        detail = f'{mode}; expected 8 bits per pixel, the number of a class'
-        yield ERROR, 'label map of colours or of more than 8 bits', detail
-        return
+        reason = f'{type(error).__name__}: {str(error).strip().split(chr(10))[0]}'
+        return frozenset(), [(ERROR, 'label map that cannot be read', reason)]
+    if mode not in LABEL_MODES:
+        detail = f'{mode}; {EXPECTED}' + (f' ({CONVERT})' if mode.startswith('RGB') else '')
+        return frozenset(), [(ERROR, 'label map of colours or of more than 8 bits', detail)]
     if labels.ndim < 2:
-        yield ERROR, 'label map of a single row or column, which mmseg cannot read', ''
-        return
+        kind = 'label map of a single row or column, which mmseg cannot read'
+        return frozenset(), [(ERROR, kind, '')]
     if labels.ndim > 2:
         detail = "read as colours; give LoadAnnotations imdecode_backend='pillow'"
-        yield ERROR, 'label map whose palette is not read as numbers', detail
-        return
+        return frozenset(), [(ERROR, 'label map whose palette is not read as numbers', detail)]
+    present = frozenset(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist())
+    judgements: list[Judgement] = []
     if form in ('JPEG', 'MPO'):
-        yield WARNING, 'label map in JPEG, whose compression changes labels', 'save it as PNG'
+        kind = 'label map in JPEG, whose compression changes labels'
+        judgements.append((WARNING, kind, 'save it as PNG'))
     height, width = labels.shape
     if image_size not in (None, (width, height)):
         detail = f'{width} x {height}, image {image_size[0]} x {image_size[1]}'
-        yield ERROR, 'label map of another size than its image', detail
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-    found.update(present.tolist())
-    unknown = [int(n) for n in present if n >= num_classes and n != ignore_index]
+        judgements.append((ERROR, 'label map of another size than its image', detail))
+    unknown = sorted(n for n in present if n >= num_classes and n != ignore_index)
     if unknown:
         detail = f'{unknown}; there are {num_classes} classes (0 to {num_classes - 1})'
-        yield ERROR, 'label map with unknown labels', detail
-    elif present.tolist() == [ignore_index]:
-        yield NOTE, 'label map with nothing but the ignored label', str(ignore_index)
-
-
-def judge_labels(
-    labels: set[int],
-    classes: Sequence[str],
-    ignore_index: int,
-    reduce_zero_label: bool,
-    training: bool,
-) -> Iterator[Judgement]:
-    """Compare the labels in all label maps of a data set with its classes.
-
-    Args:
-        labels: those found; empty if no label map could be read.
-        classes: names of the classes.
-        ignore_index: the label that is not learnt.
-        reduce_zero_label: whether loading turns 0 into the ignored label.
-        training: whether they are learnt, or only compared with predictions.
-    """
-    unused = [name for label, name in enumerate(classes) if label not in labels]
-    if labels == {ignore_index}:
-        yield ERROR, 'label maps with nothing but the ignored label', f'{ignore_index} in all files'
-    elif labels == {0, ignore_index} and len(classes) > 1 and not reduce_zero_label:
-        yield (
-            ERROR if training else WARNING,
-            f'label maps of 0 and {ignore_index}, which is the ignored label',
-            f'only {classes[0]!r} is left: write 1 instead of {ignore_index} for {classes[1]!r}',
-        )
-    elif labels and unused and training:
-        yield WARNING, 'class without any pixel', some_of(unused)
+        if unknown == [num_classes] and not sample.get('reduce_zero_label'):
+            detail += (
+                '. If they count from 1 and 0 is no class: "reduce_zero_label": true in the file '
+                'of --classes-from'
+            )
+        else:
+            detail += f'. If they are grey values that stand for classes: {CONVERT}'
+        judgements.append((ERROR, 'label map with unknown labels', detail))
+    elif present == {ignore_index}:
+        kind = 'label map with nothing but the ignored label'
+        judgements.append((NOTE, kind, str(ignore_index)))
+    return present, judgements

@@ -1,20 +1,25 @@
-"""Replacing the data sets and classes of a config by the user's own COCO files."""
+"""Replacing the data sets and classes of a config by the user's own."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightvit_mm.data.coco_file import read_coco
-from lightvit_mm.data.config import datasets_of, evaluators_of
+from lightvit_mm.data.config import (
+    below_common_folder,
+    datasets_of,
+    evaluators_of,
+    only_dataset,
+    set_class_heads,
+)
 from lightvit_mm.data.findings import DataError
+from lightvit_mm.data.own_label_maps import use_own_label_maps
 from lightvit_mm.errors import ConfigError, MissingFileError, UserError
 
-# The heads whose number of classes is that of the data set.
-HEADS = ('bbox_head', 'mask_head', 'decode_head')
+__all__ = ['categories_of', 'set_classes', 'use_own_data']
 
 
 def use_own_data(
@@ -23,13 +28,15 @@ def use_own_data(
     val_data: tuple[str, str] | None = None,
     classes_from: str | None = None,
 ) -> None:
-    """Point the config of a detector at other COCO files and classes, in place.
+    """Point a config at other data and classes, in place.
 
     Args:
-        config: an mmdet config.
-        train_data: annotation file and image folder to train on.
-        val_data: annotation file and image folder to validate and test on.
-        classes_from: annotation file whose categories become the classes.
+        config: an mmdet or mmseg config.
+        train_data: what to train on: for a detector a COCO file and the folder of its images, for
+            a segmentor the folder of images and that of label maps.
+        val_data: the same to validate and test on.
+        classes_from: where the classes are: for a detector a COCO file, for a segmentor a file as
+            `read_classes` takes it.
 
     Raises:
         UserError: a file or folder is missing or unsuitable, or the config cannot use it.
@@ -38,10 +45,13 @@ def use_own_data(
     given = [option for option, value in options.items() if value]
     if not given:
         return
-    if config.get('default_scope') != 'mmdet':
+    scope = config.get('default_scope')
+    if scope == 'mmseg':
+        use_own_label_maps(config, train_data, val_data, classes_from)
+        return
+    if scope != 'mmdet':
         raise UserError(
-            f'{given[0]} is for detectors, whose data are COCO files; {config.filename} is a '
-            f'config of {config.get("default_scope")}'
+            f'{given[0]} is for configs of mmdet and mmseg; {config.filename} is one of {scope}'
         )
     if train_data:
         _redirect(config, '--train-data', ('train',), *train_data)
@@ -61,15 +71,7 @@ def set_classes(config: Any, ann_file: str) -> None:
             classes.
     """
     classes = categories_of(ann_file)
-    heads = list(class_heads(config.model))
-    if not heads:
-        raise ConfigError(
-            f'--classes-from: no {" or ".join(HEADS)} of {config.filename} has num_classes'
-        )
-    changes = []
-    for name, head in heads:
-        changes.append(f'{name}.num_classes {head["num_classes"]} -> {len(classes)}')
-        head['num_classes'] = len(classes)
+    changes = set_class_heads(config, len(classes))
     metainfo: dict[str, Any] = {'classes': classes}
     if len(classes) > 80:
         # mmdet draws with COCO's 80 colours, and fails if there are more classes.
@@ -111,52 +113,29 @@ def categories_of(ann_file: str) -> tuple[str, ...]:
     return tuple(category['name'] for category in categories)
 
 
-def class_heads(model: Any, name: str = 'model') -> Iterator[tuple[str, dict]]:
-    """Yield the heads of a model config that have the data set's number of classes, by name."""
-    if isinstance(model, (list, tuple)):
-        for index, child in enumerate(model):
-            yield from class_heads(child, f'{name}.{index}')
-    elif isinstance(model, dict):
-        if name.rstrip('.0123456789').split('.')[-1] in HEADS and 'num_classes' in model:
-            yield name, model
-        for key, child in model.items():
-            yield from class_heads(child, f'{name}.{key}')
-
-
 def _redirect(config: Any, option: str, parts: tuple[str, ...], ann_file: str, images: str) -> None:
     from mmdet.datasets import CocoDataset
     from mmdet.registry import DATASETS
 
     if not Path(ann_file).is_file():
-        raise MissingFileError(f'{option} ANN IMAGES: {ann_file} is not a file')
+        is_folder = Path(ann_file).is_dir()
+        hint = ' (a detector takes a COCO file, a segmentor folders)' if is_folder else ''
+        raise MissingFileError(f'{option} ANN IMAGES: {ann_file} is not a file{hint}')
     if not Path(images).is_dir():
         raise MissingFileError(f'{option} ANN IMAGES: {images} is not a folder')
-    root, ann_file, images = _below_common_folder(ann_file, images)
+    root, ann_file, images = below_common_folder(ann_file, images)
     for part in parts:
-        datasets = list(datasets_of(config.get(f'{part}_dataloader') or {}))
-        if len(datasets) != 1:
-            raise ConfigError(
-                f'{option} replaces one data set, but {part}_dataloader of '
-                f'{config.filename} has {len(datasets)}'
-            )
-        kind = datasets[0].get('type')
+        dataset = only_dataset(config, part, option)
+        kind = dataset.get('type')
         found = DATASETS.get(kind) if isinstance(kind, str) else kind
         if not (isinstance(found, type) and issubclass(found, CocoDataset)):
             raise ConfigError(
                 f'{option} is for COCO files, but {part}_dataloader.dataset.type of '
                 f'{config.filename} is {kind}; set it to CocoDataset'
             )
-        datasets[0].update(data_root=root, ann_file=ann_file, data_prefix={'img': images})
+        dataset.update(data_root=root, ann_file=ann_file, data_prefix={'img': images})
         for evaluator in evaluators_of(config.get(f'{part}_evaluator')):
             if 'ann_file' in evaluator:
                 evaluator['ann_file'] = os.path.join(root, ann_file)
     # It describes the original data.
     config.pop('how_to_get_data', None)
-
-
-def _below_common_folder(ann_file: str, images: str) -> tuple[str, str, str]:
-    """Return a common root and both paths below it, so that ``--data-root`` can replace it."""
-    if os.path.isabs(ann_file) != os.path.isabs(images):
-        ann_file, images = os.path.abspath(ann_file), os.path.abspath(images)
-    root = os.path.commonpath([os.path.dirname(ann_file), images]) or '.'
-    return f'{root}/', os.path.relpath(ann_file, root), f'{os.path.relpath(images, root)}/'

@@ -77,18 +77,20 @@ def config_of(arguments: argparse.Namespace) -> Config:
 
 
 def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add options that replace a config's data with the user's COCO files."""
+    """Add options that replace a config's data by the user's: COCO files, or label maps."""
     for part, use in (('train', 'train'), ('val', 'validate and test')):
         parser.add_argument(
             f'--{part}-data',
             nargs=2,
-            metavar=('ANN', 'IMAGES'),
-            help=f'{use} on this COCO annotation file and image folder',
+            metavar=('ANN|IMAGES', 'IMAGES|LABELS'),
+            help=f'{use} on this COCO file and image folder (detector), or on these folders of '
+            'images and of label maps with the same names (segmentor)',
         )
     parser.add_argument(
         '--classes-from',
-        metavar='ANN',
-        help="take the classes from this COCO file's categories, and set num_classes of the heads",
+        metavar='FILE',
+        help="take the classes from this COCO file's categories (detector) or from a JSON or text "
+        'file of names and colours (segmentor), and set num_classes of the heads',
     )
 
 

@@ -24,10 +24,9 @@ from mmengine.runner import load_checkpoint
 from rich.progress import track
 
 from lightvit_mm.backbones import PyramidBackbone
-from lightvit_mm.data.config import data_paths
+from lightvit_mm.data.config import class_heads, data_paths
 from lightvit_mm.data.findings import ERROR
 from lightvit_mm.data.images import look_at_image
-from lightvit_mm.data.own import class_heads
 from lightvit_mm.engine.exported_model import is_onnx, load_onnx
 from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.model_checks import dataset_meta_of, require_whole

@@ -34,6 +34,7 @@ HEADS = {
     'ssdlite': 'SSDLite',
     'rtmdet': 'RTMDet',
     'semantic_fpn': 'Semantic FPN',
+    'segformer': 'SegFormer',
     'upernet': 'UperNet',
     'deeplabv3': 'DeepLabv3',
 }

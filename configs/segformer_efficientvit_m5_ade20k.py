@@ -1,0 +1,9 @@
+# No published figure with this backbone; recipe of SegFormer for ADE20K.
+_base_ = './_base_/segformer_efficientvit.py'
+checkpoint = (
+    'https://github.com/xinyuliu-jeffrey/EfficientViT_Model_Zoo/'
+    'releases/download/v1.0/efficientvit_m5.pth')
+model = dict(
+    backbone=dict(arch='m5', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    neck=dict(in_channels=[192, 288, 384], out_channels=256),
+    decode_head=dict(in_channels=[256, 256, 256, 256], channels=256))
