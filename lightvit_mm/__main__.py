@@ -138,9 +138,10 @@ def page() -> str:
 def run_tool(command: str, arguments: Sequence[str]) -> int:
     """Import a tool and run its main function."""
     sys.argv = [f'{NAME} {command}', *arguments]
+    sys.path.insert(0, str(TOOLS))
+    importlib.import_module('_stack')  # as in a tool, before torch is imported
     # The package left its contents out while sys.argv had the name of this command.
     importlib.reload(lightvit_mm)
-    sys.path.insert(0, str(TOOLS))
     # A tool's own name may be that of another module: Python has one called test.
     spec = importlib.util.spec_from_file_location(f'{NAME} {command}', TOOLS / COMMANDS[command])
     assert spec and spec.loader

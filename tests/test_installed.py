@@ -117,7 +117,9 @@ def test_contents(wheel):
 
 def test_every_tool_is_a_command():
     tools = {file.stem for file in (REPOSITORY / 'tools').glob('[a-z]*.py')}
-    assert {Path(file).stem for file in COMMANDS.values()} == tools - NOT_CARRIED
+    assert {Path(file).stem for file in COMMANDS.values()} == tools - NOT_CARRIED, (
+        'a tool is a command in lightvit_mm/__main__.py, or in FOR_CHECKOUTS of setup.py'
+    )
 
 
 def test_an_sdist_builds_the_same_wheel(source, wheel, tmp_path):
