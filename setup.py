@@ -1,12 +1,18 @@
 """Packaging of lightvit_mm; the tested versions of everything are in tools/requirements*.txt."""
 
 import re
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'lightvit_mm/__init__.py').read_text())[1]
+# The configs and tools in the package are links, which a wheel or an archive has as files.
+CARRIED = ['.mim/model-index.yml', '.mim/configs/*', '.mim/configs/_base_/*.py', '.mim/tools/*.py']
+FOR_CHECKOUTS = [f'.mim/tools/{tool}.py' for tool in ('build_mmcv', 'choose', 'model_zoo')]
+if not (HERE / 'lightvit_mm/.mim/configs/_base_').is_dir():
+    sys.exit('lightvit_mm/.mim/configs is not a link to configs/: git clone -c core.symlinks=true')
 
 setup(
     name='lightvit_mm',
@@ -17,7 +23,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['lightvit_mm', 'lightvit_mm.*']),
-    package_data={'lightvit_mm': ['py.typed', 'reporting/report.html']},
+    package_data={'lightvit_mm': ['py.typed', 'reporting/report.html', *CARRIED]},
+    exclude_package_data={'lightvit_mm': FOR_CHECKOUTS},
+    entry_points={'console_scripts': ['lightvit-mm = lightvit_mm.__main__:main']},
     # The OpenMMLab packages are extras: their maintained forks (onedl-*) install the same modules
     # under other names, and a hard requirement would overwrite them with the frozen originals.
     install_requires=['jinja2', 'numpy', 'rich', 'safetensors', 'torch>=2.4'],

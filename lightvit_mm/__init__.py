@@ -1,7 +1,7 @@
 """Lightweight vision backbones for dense prediction on OpenMMLab.
 
 Importing the package registers its backbones, necks, hooks and optimizer constructor, and makes
-mmengine read checkpoints safely and write them whole.
+mmengine read checkpoints safely, write them whole, and find the package's configs.
 """
 
 import sys
@@ -21,14 +21,26 @@ __all__ = [
     'necks',
 ]
 __version__ = '0.1.0'
-DOCTOR = 'lightvit_mm.doctor'
+COMMANDS = {'lightvit_mm', 'lightvit_mm.doctor'}
 
-# python -m lightvit_mm.doctor imports the package first, but must run even where that fails, also
-# on Python 3.9, which has no orig_argv.
-if sys.argv[:1] != ['-m'] or DOCTOR not in getattr(sys, 'orig_argv', [DOCTOR]):
+
+def _is_command() -> bool:
+    """Whether a command imports the package, which must answer at once and on a broken stack.
+
+    Then the command imports the rest where it needs it. Python 3.9 has no orig_argv.
+    """
+    program = sys.argv[0] if sys.argv else ''
+    if program == '-m':  # while Python looks for the module
+        return bool(COMMANDS.intersection(getattr(sys, 'orig_argv', COMMANDS)))
+    return program.replace('\\', '/').rpartition('/')[2].removesuffix('.exe') == 'lightvit-mm'
+
+
+if not _is_command():
     with stack_errors():
         from lightvit_mm import backbones, checkpoints, necks
         from lightvit_mm.backbones.create import create_backbone, list_archs, list_weights
         from lightvit_mm.engine import compile_backbone, hooks, layer_decay
+        from lightvit_mm.engine.scope import register_scope
         from lightvit_mm.engine.whole_files import register_whole_files
     register_whole_files()
+    register_scope()

@@ -27,7 +27,16 @@ from typing import NamedTuple
 OK, NOTE, BROKEN = 'ok', 'note', 'broken'  # note: most things still work
 CHECKOUT = Path(__file__).parents[1]
 COMMAND = 'python -m lightvit_mm.doctor'
-SET_UP = 'bash tools/setup.sh'
+SET_UP, SET_UP_FORKS = 'bash tools/setup.sh', 'bash tools/setup.sh --stack onedl'
+SET_UP_EITHER = f'{SET_UP} [--stack onedl]'
+INSTALLED = not (CHECKOUT / 'tools/setup.sh').is_file()
+if INSTALLED:
+    SET_UP, SET_UP_FORKS = (
+        "pip install 'setuptools<82' wheel ninja; "
+        f"pip install --no-build-isolation 'lightvit_mm[{extras}]'"
+        for extras in ('mmdet,mmseg', 'onedl')
+    )
+    SET_UP_EITHER = SET_UP
 ENVIRONMENTS = ('.venv', '.venv-onedl')  # made by setup.sh in the checkout
 PYTHONS = ((3, 10), (3, 12))  # the oldest and the newest that work
 LOW, FULL = 1e9, 5e7  # bytes free on a disk
@@ -197,7 +206,7 @@ def examine_stack() -> list[Line]:
     """Check Python, torch, OpenMMLab's packages and what can break them; takes some seconds."""
     versions = installed()
     forks = any(module.fork in versions for module in MODULES.values())
-    cure = f'{SET_UP} --stack onedl' if forks else SET_UP
+    cure = SET_UP_FORKS if forks else SET_UP
     made = [name for name in ENVIRONMENTS if (CHECKOUT / name / 'lightvit_mm/stamp').exists()]
     if made and not versions and not CHECKOUT.samefile(Path(sys.prefix).parent):
         cure = f'source {made[0]}/bin/activate'
@@ -259,7 +268,7 @@ def _stack(versions: dict[str, str], cure: str) -> Line:
     if twice or (originals and forks):
         names = sorted(originals) + sorted(forks)
         mixed = ', '.join(f'{name} {versions[name]}' for name in names)
-        remedy = f'pip uninstall -y {" ".join(names)}; {SET_UP} [--stack onedl]'
+        remedy = f'pip uninstall -y {" ".join(names)}; {SET_UP_EITHER}'
         return Line('stack', BROKEN, f'mixed, they overwrite one another: {mixed}', remedy)
     if forks:
         return Line('stack', OK, 'onedl, the maintained forks')
@@ -296,7 +305,8 @@ def _other(name: str, probed: Probe, forks: bool) -> Line:
         return Line(name, OK, 'can be imported')
     if name == 'onnx':
         found = 'not installed' if absent else _short(probed.why)
-        return Line(name, NOTE, f'{found}; for tools/export_onnx.py', "pip install -e '.[onnx]'")
+        extra = "'lightvit_mm[onnx]'" if INSTALLED else "-e '.[onnx]'"
+        return Line(name, NOTE, f'{found}; for tools/export_onnx.py', f'pip install {extra}')
     if absent and (name == 'torchvision' or forks):
         return Line(name, OK, 'not installed, and not needed')
     found = 'not installed, and mmengine needs it' if absent else f'fails: {_short(probed.why)}'
@@ -337,8 +347,8 @@ def _cure(why: str, set_up: str) -> str:
     for text, cure in CURES.items():
         if text in why:
             return cure
-    if re.search("No module named '(?!mm|torch)", why):
-        stack = '-onedl' if set_up.endswith('onedl') else ''
+    if re.search("No module named '(?!mm|torch)", why) and not INSTALLED:
+        stack = '-onedl' if set_up == SET_UP_FORKS else ''
         return f'pip install -r tools/requirements{stack}.txt'
     return set_up
 

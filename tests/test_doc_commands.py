@@ -11,6 +11,8 @@ import pytest
 from helpers.doc_pages import PAGES, blocks, commands
 from helpers.repository import REPOSITORY
 
+from lightvit_mm.__main__ import COMMANDS, OTHERS
+
 # What is not ours is not looked into.
 FOREIGN = {'pip', 'sbatch', 'git', 'source', 'tensorboard'}
 CASES = [
@@ -52,6 +54,15 @@ def test_commands(words, only_parsing, monkeypatch):
             assert (REPOSITORY / word).is_file(), word
     program, *rest = words
     if program in FOREIGN:
+        return
+    if program == 'torchrun':
+        program, rest = 'lightvit-mm', rest[rest.index('lightvit_mm') + 1 :]
+    if program == 'lightvit-mm':
+        command, *arguments = rest
+        if command in COMMANDS:
+            assert_is_taken(f'tools/{COMMANDS[command]}', arguments, monkeypatch)
+        else:
+            assert command in {'--help', *OTHERS}
         return
     if rest[0] == '-c':
         exec(rest[1], {})

@@ -13,6 +13,7 @@ from helpers.repository import REPOSITORY
 PACKAGE = 'lightvit_mm'
 # From top to bottom. The rooms of a line import from the lines below it and not from each other.
 ROOMS = (
+    ('__main__',),
     ('benchmark', 'reporting'),
     ('reproduction', 'export'),
     ('engine', 'adapters'),
@@ -20,7 +21,7 @@ ROOMS = (
     ('checkpoints',),
     ('layers', 'necks', 'heads', 'data', 'runtimes'),
     ('measure', 'shapes'),
-    ('files', 'errors', 'registry', 'doctor'),
+    ('files', 'errors', 'registry', 'doctor', 'carried'),
 )
 # These are single modules that may import each other.
 SINGLE_MODULES = ROOMS[-1]

@@ -113,7 +113,9 @@ def main() -> None:
         parser.error('--checkpoint holds the weights of one model: give one CONFIG')
     if args.threads:
         torch.set_num_threads(args.threads)
-    command = f'python {shlex.join(sys.argv)}'
+    program, *words = sys.argv
+    program = program if program.startswith('lightvit-mm') else f'python {shlex.quote(program)}'
+    command = f'{program} {shlex.join(words)}'
     with user_errors():
         check_files(args.json, args.plot)
         subjects = find_subjects(backbones)

@@ -13,6 +13,7 @@ from _stack import user_errors
 from rich.console import Console
 from rich.progress import track
 
+from lightvit_mm.carried import CONFIGS
 from lightvit_mm.reproduction.check import as_table, check_row
 from lightvit_mm.reproduction.published import Row, read_published
 from lightvit_mm.reproduction.run import reproduce
@@ -27,7 +28,9 @@ def main() -> None:
         '--rows', nargs='+', default=(), metavar='PATTERN', help='configs, by shell-style patterns'
     )
     parser.add_argument(
-        '--published', default='configs/published.yml', help='file of the published results'
+        '--published',
+        default=CONFIGS / 'published.yml',
+        help="file of the published results (the package's)",
     )
     parser.add_argument(
         '--check', action='store_true', help='compare the configs with the recipes; needs no data'

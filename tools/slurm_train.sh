@@ -10,7 +10,7 @@ shift 4
 gpus=${GPUS:-8}
 per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 [ "$((gpus % per_node))" = 0 ] || refuse "GPUS=$gpus is not a multiple of GPUS_PER_NODE=$per_node"
-[ -f "$config" ] || refuse "there is no config $config"
+[ -f "$config" ] || [ -f "$(dirname "$0")/../configs/${config%.py}.py" ] || refuse "there is no config $config"
 command -v srun > /dev/null || refuse 'srun is not on PATH: this is not a login node of a Slurm cluster. On one machine, use tools/dist_train.sh'
 # Two jobs on one node need different ports.
 export MASTER_PORT=${MASTER_PORT:-$((20000 + RANDOM % 20000))}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import logging
 import os
@@ -17,6 +16,7 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import print_log
 
+from lightvit_mm.carried import find_config
 from lightvit_mm.data.config import retarget_data
 from lightvit_mm.errors import ConfigError, UserError, stack_errors
 
@@ -38,22 +38,17 @@ def load_config(
     """Read a config, apply the command line to it, and adapt it to this machine.
 
     Args:
-        path: config file.
+        path: config file, or the name of a config of the package, see `find_config`.
         cfg_options: dotted keys and their new values, as parsed from ``--cfg-options``.
         data_root: folder of the data set, in place of the config's.
         work_dir: output folder; by default the config's, else ``work_dirs/<config name>``.
         launcher: one of `lightvit_mm.engine.launching.LAUNCHERS`.
 
     Raises:
-        FileNotFoundError: there is no such config; the message suggests similar names.
+        MissingFileError: there is no such config; the message suggests similar names.
         ConfigError: the config cannot be read, or an option does not fit it.
     """
-    if not os.path.isfile(path):
-        near = difflib.get_close_matches(
-            Path(path).name, [file.name for file in Path('configs').glob('*.py')], cutoff=0.5
-        )
-        hint = f'; did you mean {", ".join(f"configs/{name}" for name in near)}?' if near else ''
-        raise FileNotFoundError(f'config {path} does not exist{hint}')
+    path = find_config(path)
     with suppress(importlib.metadata.PackageNotFoundError):
         # onedl-mmengine 0.10.12 looks for mmseg's configs under the original package name only.
         MODULE2PACKAGE['mmseg'] = importlib.metadata.distribution('onedl-mmsegmentation').name

@@ -21,6 +21,7 @@ from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.config import data_paths, datasets_of
 from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.exported_model import is_onnx, use_onnx
+from lightvit_mm.engine.first_screen import FirstScreenHook, QuietRunner
 from lightvit_mm.engine.launching import LAUNCHERS, join_process_group, leave_process_group
 from lightvit_mm.engine.locking import lock_work_dir
 from lightvit_mm.engine.memory import ResidentMemoryHook, keep_freed_memory
@@ -33,7 +34,7 @@ from lightvit_mm.engine.model_checks import (
 )
 from lightvit_mm.engine.param_groups import param_group_table, rising_groups
 from lightvit_mm.engine.progress import progress_line, use_tensorboard
-from lightvit_mm.engine.resuming import CheckingRunner, bare_model
+from lightvit_mm.engine.resuming import bare_model
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import ConfigError, UserError
 from lightvit_mm.files import check_output_file, check_output_folder
@@ -86,6 +87,7 @@ def train(
                 warn_of_other_classes(config.load_from, classes)
             else:
                 warn_of_new_weights(bare_model(runner), config.load_from, classes)
+        runner.register_hook(FirstScreenHook())
         if not torch.cuda.is_available():
             runner.register_hook(ResidentMemoryHook())
         with progress_line(runner):
@@ -316,7 +318,7 @@ def _runner(config: Config) -> Runner:
     if not torch.cuda.is_available():
         keep_freed_memory()
     try:
-        runner = CheckingRunner.from_cfg(config)
+        runner = QuietRunner.from_cfg(config)
     except (KeyError, TypeError) as error:
         if isinstance(error, UserError) or not MISNAMED.search(str(error)):
             raise

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from lightvit_mm.carried import TOOLS
 from lightvit_mm.engine.history import metrics_in_percent, read_history
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import check_output_file
@@ -115,12 +116,19 @@ def reproduce_row(
     if evaluate:
         if row.released is None:
             raise UserError('its authors released no checkpoint to evaluate')
-        command = ['tools/test.py', config, row.released, *arguments, *options]
+        command = [str(TOOLS / 'test.py'), config, row.released, *arguments, *options]
     else:
         resumed = last_checkpoint(work_dir)
         # tools/train.py refuses to resume from nothing.
         resume = ['--resume'] if resumed else []
-        command = ['tools/train.py', config, '--auto-scale-lr', *resume, *arguments, *options]
+        command = [
+            str(TOOLS / 'train.py'),
+            config,
+            '--auto-scale-lr',
+            *resume,
+            *arguments,
+            *options,
+        ]
     command = [*_launcher(gpus), *command]
     record.runs.append(
         Run(
@@ -138,7 +146,7 @@ def reproduce_row(
     checkpoint = last_checkpoint(work_dir)
     if not evaluate and checkpoint and not set(row.published) <= set(metrics):
         # It stopped before the evaluation of the last checkpoint, which resuming does not repeat.
-        _call([*_launcher(gpus), 'tools/test.py', config, checkpoint, *arguments, *options])
+        _call([*_launcher(gpus), str(TOOLS / 'test.py'), config, checkpoint, *arguments, *options])
         metrics = _evaluated(work_dir)
     missing = [metric for metric in row.published if metric not in metrics]
     if missing:
@@ -169,8 +177,8 @@ def _call(command: list[str]) -> None:
             process.wait()
             raise
     if status:
-        script = next(part for part in command if part.startswith('tools/'))
-        raise UserError(f'exit status {status} of {script}; see its output and its log')
+        script = next(Path(part).name for part in command if part.startswith(str(TOOLS)))
+        raise UserError(f'exit status {status} of tools/{script}; see its output and its log')
 
 
 def _evaluated(work_dir: Path) -> dict[str, float]:

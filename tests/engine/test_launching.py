@@ -91,6 +91,12 @@ def test_slurm_mistakes(srun, arguments, variables, message):
     assert done.stdout == ''
 
 
+def test_slurm_takes_the_name_of_a_config(srun):
+    done = slurm_train('gpu', 'job', 'retinanet_edgevit_s_coco', 'out', path=srun)
+    assert done.returncode == 0, done.stderr
+    assert 'retinanet_edgevit_s_coco' in done.stdout.splitlines()
+
+
 def test_without_slurm():
     done = slurm_train(*TRAIN, path='/usr/bin:/bin')
     assert done.returncode == 2

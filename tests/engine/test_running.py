@@ -52,6 +52,30 @@ def test_training_says_what_it_made(trained):
     assert 'coco/bbox_mAP' in said
 
 
+def test_the_first_screen_of_a_training(trained):
+    work_dir, said = trained
+    first = said[: said.index('Epoch(train)')].splitlines()
+    assert len(first) < 15  # a terminal has 24 lines or more
+    said_of = dict(line.split(maxsplit=1) for line in first if line[:1].islower())
+    assert said_of['config'] == DETECTOR
+    assert said_of['data'] == (
+        '8 images to train, 4 to validate; 4 classes: disk, square, triangle, star'
+    )
+    assert said_of['model'] == ('RetinaNet on EdgeViT xxs: 4.11 M parameters, 0.3 GMACs at 128x128')
+    assert said_of['weights'] == 'random'
+    assert said_of['schedule'] == (
+        '2 epochs of 2 steps with 4 images each, AdamW with learning rate 0.001, '
+        'validated every 2 epochs'
+    )
+    assert said_of['results'] == str(work_dir)
+    (log,) = work_dir.glob('*/*.log')
+    assert {'Config:', 'System environment:'} <= {
+        line.rpartition(' - ')[2] for line in log.read_text().splitlines()
+    }
+    # mmengine's list of initial values, two lines for each of 300 parameters.
+    assert 'Initialization information' not in log.read_text()
+
+
 def test_evaluation_draws_and_keeps(trained, shapes, tmp_path):
     work_dir, _ = trained
     done = run_tool(
@@ -85,6 +109,7 @@ def test_resuming(trained, shapes):
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout + done.stderr
     assert 'resumed epoch: 2, iter: 4' in said
+    assert f'\nweights   resumed from {work_dir}/epoch_2.pth\n' in said
     assert 'Epoch(train) [3]' in said
     assert 'Epoch(train) [1]' not in said
     assert torch.load(work_dir / 'epoch_3.pth', weights_only=False)['meta']['epoch'] == 3

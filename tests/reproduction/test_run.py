@@ -10,6 +10,7 @@ import pytest
 from helpers.repository import REPOSITORY, run_tool
 from matplotlib.figure import Figure
 
+from lightvit_mm.carried import TOOLS
 from lightvit_mm.engine.history import read_history
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import whole_file
@@ -162,7 +163,7 @@ def test_a_row_is_trained_resumed_and_then_left_alone(tmp_path, detector, calls,
     assert 'other --cfg-options' in capsys.readouterr().out
 
     first, second = calls
-    assert '--standalone --nproc_per_node=2 tools/train.py' in first
+    assert f'--standalone --nproc_per_node=2 {TOOLS}/train.py' in first
     assert f'configs/{DETECTOR.config}.py --auto-scale-lr --data-root /data/coco' in first
     assert first.endswith('--launcher pytorch --cfg-options a.b=1')
     assert second == first.replace('--auto-scale-lr', '--auto-scale-lr --resume')
