@@ -46,6 +46,7 @@ Several processes:
 COMPLETION = """_lightvit_mm() {{
   local word=${{COMP_WORDS[COMP_CWORD]}} configs=({configs}/*.py)
   configs=("${{configs[@]##*/}}")
+  COMPREPLY=()
   if [ "$COMP_CWORD" = 1 ]; then
     COMPREPLY=($(compgen -W '{commands}' -- "$word"))
   elif [[ $word != -* ]]; then
