@@ -72,9 +72,11 @@ others. Every one of them loads into any config by its address, completely or no
 does a file in the same layout from elsewhere:
 
 ```python
-backbone=dict(
-    type='RepViT', arch='m1_1',
-    init_cfg=dict(type='Pretrained', checkpoint='timm://repvit_m1_1.dist_450e_in1k'))
+backbone = dict(
+    type='RepViT',
+    arch='m1_1',
+    init_cfg=dict(type='Pretrained', checkpoint='timm://repvit_m1_1.dist_450e_in1k'),
+)
 ```
 
 The address is the link in the first column, or what begins with `timm://` there. Of each model, the
