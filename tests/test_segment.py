@@ -117,6 +117,7 @@ def test_every_command(checkout, monkeypatch, capfd, quick_runner):
     assert 'decay_rate=0.8' in said
     said = run(resume, monkeypatch, capfd, 2)
     assert 'resumed' in said
+    saved = Path('work_dirs/aerial/aerial.py').read_text()
     (best,) = Path('work_dirs/aerial').glob('best_mIoU_iter_*.pth')
     meta = torch.load(best, weights_only=False)['meta']['dataset_meta']
     assert list(meta['classes']) == json.loads(CLASSES)['classes']
@@ -136,6 +137,8 @@ def test_every_command(checkout, monkeypatch, capfd, quick_runner):
     assert [words[3] for words in exported] == ['aerial.onnx', 'aerial.int8.onnx']
     for words in exported:
         assert 'mIoU:' in run(words, monkeypatch, capfd)
+    # No evaluation has changed it.
+    assert Path('work_dirs/aerial/aerial.py').read_text() == saved
 
 
 @pytest.mark.parametrize('base', ['upernet_repvit_m0_9', 'segformer_efficientvit_m0'])

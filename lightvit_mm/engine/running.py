@@ -187,7 +187,7 @@ def test(
         if out and not is_detector:
             labels = stack.enter_context(_finished_labels(out))
             config.test_evaluator.update(output_dir=labels, keep_results=True)
-        runner = _runner(config)
+        runner = _runner(config, EvaluatingRunner)
         if not is_onnx(checkpoint):
             require_whole(bare_model(runner), checkpoint)
             warn_of_other_classes(checkpoint, _classes(config, 'test'))
@@ -313,12 +313,26 @@ def _apply_options(config: Config, amp: bool, auto_scale_lr: bool) -> None:
         config.auto_scale_lr.enable = True
 
 
-def _runner(config: Config) -> Runner:
+class EvaluatingRunner(CheckingRunner):
+    """A runner that leaves the config alone that it was made from.
+
+    A training keeps its config in the work dir. An evaluation with that config changes it in
+    memory, e.g. to an exported model or to test-time augmentation, and would replace the file.
+    """
+
+    def dump_config(self) -> None:
+        """Save the config in the work dir, unless it was read from there."""
+        file = Path(self.cfg.filename)
+        if file.resolve().parent != Path(self.work_dir).resolve():
+            super().dump_config()
+
+
+def _runner(config: Config, kind: type[CheckingRunner] = CheckingRunner) -> Runner:
     join_process_group(config.launcher)
     if not torch.cuda.is_available():
         keep_freed_memory()
     try:
-        runner = QuietRunner.from_cfg(config)
+        runner = kind.from_cfg(config)
     except (KeyError, TypeError) as error:
         if isinstance(error, UserError) or not MISNAMED.search(str(error)):
             raise

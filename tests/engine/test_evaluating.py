@@ -7,6 +7,7 @@ import pytest
 from helpers import small_data
 from PIL import Image
 
+from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import write_whole
@@ -126,3 +127,15 @@ def test_a_segmentor_twice_and_on_a_full_disk(segmentor, tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space left') as caught:
         evaluate(make(), checkpoint, None, str(shown))
     assert caught.value.filename.rsplit('/', 1)[1] in pictures
+
+
+def test_the_config_of_a_training_stays(small_coco, tmp_path):
+    config = small_data.tiny_detector(small_coco, tmp_path)
+    checkpoint = small_data.save_checkpoint(config, tmp_path / 'epoch_1.pth')
+    (tmp_path / 'work').mkdir()
+    saved = tmp_path / 'work/run.py'
+    config.dump(saved)
+    before = saved.read_text()
+    # Test-time augmentation wraps the model.
+    evaluate(load_config(str(saved)), checkpoint, tta=True)
+    assert saved.read_text() == before
