@@ -174,23 +174,27 @@ def read_image(file: str | None, size: Size) -> torch.Tensor:
     Raises:
         UserError: the file is not an image.
     """
-    if file is None:
-        image = np.random.default_rng(0).integers(0, 256, (*size, 3))
-    else:
-        import mmcv
+    import mmcv
 
-        if not Path(file).is_file():
-            raise UserError(f'--image {file} does not exist')
+    if file is None:
+        # Smooth patches: noise would look the same everywhere, and all its scores be equal.
+        patches = tuple(-(-side // 32) for side in size)
+        image = np.random.default_rng(0).integers(0, 256, (*patches, 3), np.uint8)
+    elif not Path(file).is_file():
+        raise UserError(f'--image {file} does not exist')
+    else:
         image = mmcv.imread(file, channel_order='bgr')
-        if image is None:
-            raise UserError(f'--image {file} is not an image that OpenCV can decode')
-        image = mmcv.imresize(image, (size[1], size[0]))
+    if image is None:
+        raise UserError(f'--image {file} is not an image that OpenCV can decode')
+    image = mmcv.imresize(image, (size[1], size[0]))
     return torch.from_numpy(image.transpose(2, 0, 1)[None].astype('float32'))
 
 
 def normalised(whole: WholeModel, image: torch.Tensor) -> torch.Tensor:
     """The image (1, 3, H, W) as the model takes it."""
-    return Preprocessing(torch.nn.Identity(), whole.preprocessing)(image)
+    x = Preprocessing(torch.nn.Identity(), whole.preprocessing)(image)
+    # Values up to 255, as YOLOX takes them, would saturate all scores of random weights.
+    return x if whole.trained or whole.preprocessing.get('std') else x / 255
 
 
 def set_candidates(whole: WholeModel, image: torch.Tensor) -> None:

@@ -153,7 +153,7 @@ def test_every_part_is_timed(file):
 
 
 def test_the_threshold_lets_so_many_boxes_into_nms(detector, mask_rcnn):
-    image = torch.randn(1, 3, 256, 256)
+    image = normalised(detector, read_image(None, (256, 256)))
     # 100 proposals of four classes are fewer. Those into the NMS of the RPN don't count.
     for whole, most in ((detector, CANDIDATES), (mask_rcnn, 400)):
         set_candidates(whole, image)
@@ -278,6 +278,15 @@ def test_peers_are_folded_and_those_of_their_tables():
         assert not any('BatchNorm' in type(module).__name__ for module in peer.model.modules())
         if peer.name in published:
             assert peer.parameters / 1e6 == pytest.approx(published[peer.name], rel=0.03)
+
+
+def test_scores_of_a_model_without_normalisation_differ_too():
+    (yolox,) = (peer for peer in load_peers(['mmdet']) if 'YOLOX' in peer.name)
+    image, count = normalised(yolox, read_image(None, (256, 256))), BoxCount()
+    set_candidates(yolox, image)
+    with count.watching(yolox.model):
+        yolox.predict(image)
+    assert 0.98 * CANDIDATES <= count.boxes <= 1.02 * CANDIDATES
 
 
 def test_installations_without_configs(monkeypatch, tmp_path):
