@@ -25,6 +25,7 @@ COMMANDS = {
     'check-data': 'check_data.py',
     'browse-data': 'browse_data.py',
     'split-coco': 'split_coco.py',
+    'convert-masks': 'convert_masks.py',
     'train': 'train.py',
     'test': 'test.py',
     'report': 'report.py',

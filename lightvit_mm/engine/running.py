@@ -313,7 +313,7 @@ def _apply_options(config: Config, amp: bool, auto_scale_lr: bool) -> None:
         config.auto_scale_lr.enable = True
 
 
-class EvaluatingRunner(CheckingRunner):
+class EvaluatingRunner(QuietRunner):
     """A runner that leaves the config alone that it was made from.
 
     A training keeps its config in the work dir. An evaluation with that config changes it in
@@ -327,7 +327,7 @@ class EvaluatingRunner(CheckingRunner):
             super().dump_config()
 
 
-def _runner(config: Config, kind: type[CheckingRunner] = CheckingRunner) -> Runner:
+def _runner(config: Config, kind: type[QuietRunner] = QuietRunner) -> Runner:
     join_process_group(config.launcher)
     if not torch.cuda.is_available():
         keep_freed_memory()

@@ -34,7 +34,7 @@ def tiny_rtmdet(shapes, work_dir, epochs=3):
     ]
     config = load_config(CONFIG, work_dir=str(work_dir))
     use_own_data(config, *places, classes_from=places[0][0])
-    config.model.backbone.arch = ARCH
+    config.model.backbone.update(arch=ARCH, init_cfg=None)
     config.model.neck.update(in_channels=[8, 8, 8], out_channels=8)
     config.model.bbox_head.update(in_channels=8, feat_channels=8)
     config.model.test_cfg.score_thr = 0
