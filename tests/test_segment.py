@@ -146,7 +146,7 @@ def test_other_heads(checkout, base):
     from mmseg.registry import MODELS
 
     text = Path('aerial.py').read_text()
-    for old, new in (('segformer_edgevit_xxs', base), (', backbone=dict(out_norm=False)', '')):
+    for old, new in (('segformer_edgevit_xxs', base), (', backbone=backbone', '')):
         assert old in text
         text = text.replace(old, new)
     Path('other.py').write_text(text)
