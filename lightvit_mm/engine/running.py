@@ -167,9 +167,10 @@ def test(
         if tta:
             raise UserError('--tta needs a checkpoint: an ONNX file does not support its sizes')
         use_onnx(config, checkpoint)
+        config.load_from = None
     else:
-        # The saved config of a resumed run has resume=True.
-        config.load_from, config.resume = checkpoint, False
+        config.load_from = checkpoint
+    config.resume = False  # the saved config of a resumed run has True
     if show_dir:
         config.default_hooks.visualization.draw = True
         if is_detector:
