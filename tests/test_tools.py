@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 
 import pytest
 from helpers.repository import REPOSITORY
@@ -36,27 +35,6 @@ def test_no_shell_script_of_ours_runs_text():
         for line in text.splitlines():
             bare = re.sub(r'"[^"]*"', '', line.split(' #')[0])
             assert not re.search(r'\$[@*]', bare), f'{file.name}: {line}'
-
-
-@pytest.mark.parametrize(
-    ('command', 'given', 'found'),
-    [
-        (['tools/split_coco.py'], {}, 'PASSIVE'),
-        (['-m', 'lightvit_mm', 'split-coco'], {}, 'PASSIVE'),
-        (['tools/split_coco.py'], {'OMP_WAIT_POLICY': 'active'}, 'ACTIVE'),
-    ],
-)
-def test_threads_do_not_wait_in_loops(command, given, found):
-    """OpenMP shows what it read when torch loaded it, so that a later setting would not count."""
-    environment = {k: v for k, v in os.environ.items() if k != 'OMP_WAIT_POLICY'}
-    done = subprocess.run(
-        [sys.executable, *command, '--help'],
-        env={**environment, **given, 'OMP_DISPLAY_ENV': 'true'},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert re.findall(r"OMP_WAIT_POLICY = '(\w+)'", done.stderr) == [found]
 
 
 @pytest.mark.parametrize(
