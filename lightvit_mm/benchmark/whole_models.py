@@ -16,7 +16,7 @@ from mmengine.registry import MODELS, init_default_scope
 from lightvit_mm.benchmark.parts import BoxCount
 from lightvit_mm.benchmark.peers import peer_configs
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.predicting import deploy_form, load_model, usable_device
+from lightvit_mm.engine.trained_model import deploy_form, load_model, usable_device
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.onnx import Preprocessing
 from lightvit_mm.layers.fold import fold_conv_modules

@@ -163,7 +163,8 @@ def export_onnx(
     if not backbone_only and not whole_detector:
         _check_segmentor(config, dynamic)
     # Imported here because exporting a module does not need OpenMMLab's heads.
-    from lightvit_mm.engine.predicting import find_images, load_model
+    from lightvit_mm.engine.predicting import find_images
+    from lightvit_mm.engine.trained_model import load_model
 
     calibration = find_images(quantize)[1] if quantize else []
     model = load_model(config, checkpoint, 'cpu', backbone_only)

@@ -15,9 +15,10 @@ from lightvit_mm.checkpoints import CheckpointError, WeightsError
 from lightvit_mm.engine.arguments import add_cfg_options
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.model_checks import check_channels
-from lightvit_mm.engine.predicting import load_model, predict
+from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train
+from lightvit_mm.engine.trained_model import load_model
 from lightvit_mm.errors import ConfigError, UserError
 from lightvit_mm.export.onnx import export_onnx
 from lightvit_mm.reporting.validating import validate

@@ -190,7 +190,9 @@ def test_a_failed_export_leaves_the_older_file(onnxruntime, tmp_path, module, pi
 def test_an_export_replaces_an_export_and_nothing_else(onnxruntime, tmp_path, monkeypatch):
     out, weights = tmp_path / 'model.onnx', tmp_path / 'a.pth'
     config = load_config(SEGMENTOR)
-    monkeypatch.setattr('lightvit_mm.engine.predicting.load_model', lambda *_: pytest.fail('work'))
+    monkeypatch.setattr(
+        'lightvit_mm.engine.trained_model.load_model', lambda *_: pytest.fail('work')
+    )
     weights.write_bytes(b'PK weights')
     (tmp_path / 'other.onnx').write_bytes(b'notes')
     before = sorted(tmp_path.iterdir())
