@@ -123,20 +123,26 @@ def read_published(path: str | Path, *patterns: str) -> list[Row]:
     """Read the rows whose config matches one of the shell-style patterns; all without patterns.
 
     Raises:
-        UserError: a pattern matches no row.
+        UserError: the file is no list of rows, or a pattern matches none.
     """
-    content = yaml.safe_load(Path(path).read_text())
-    recipes = {name: Recipe(**fields) for name, fields in content['recipes'].items()}
-    rows = [
-        Row(
-            **{
-                **fields,
-                'recipe': recipes[fields['recipe']],
-                'curves': content['curves'].get(fields['config'], {}),
-            }
-        )
-        for fields in content['rows']
-    ]
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+        recipes = {name: Recipe(**fields) for name, fields in content['recipes'].items()}
+        rows = [
+            Row(
+                **{
+                    **fields,
+                    'recipe': recipes[fields['recipe']],
+                    'curves': content['curves'].get(fields['config'], {}),
+                }
+            )
+            for fields in content['rows']
+        ]
+    except (AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise UserError(
+            f'{path} is not a list of published rows like configs/published.yml: '
+            f'{type(error).__name__}: {error}'
+        ) from error
     for pattern in patterns:
         if not any(fnmatch(row.config, pattern) for row in rows):
             known = '\n  '.join(row.config for row in rows)

@@ -117,3 +117,10 @@ def test_the_configs_name_no_recipe_twice():
     assert len(names) == len(set(names))
     for row in ROWS:
         assert Config.fromfile(REPOSITORY / 'configs' / f'{row.config}.py').model.backbone.arch
+
+
+@pytest.mark.parametrize('content', [b'rows: [', b'3', b'{}', b'rows: []\nrecipes: 4', b'\xff'])
+def test_files_without_rows(content, tmp_path):
+    (tmp_path / 'rows.yml').write_bytes(content)
+    with pytest.raises(UserError, match=r'rows\.yml is not a list of published rows'):
+        read_published(tmp_path / 'rows.yml')
