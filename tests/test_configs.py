@@ -78,6 +78,7 @@ HEADS = ('bbox_head', 'rpn_head', 'decode_head', 'auxiliary_head')
         ('rtmdet', 'coco'),
         ('semantic_fpn', 'ade20k'),
         ('segformer', 'ade20k'),
+        ('lraspp', 'ade20k'),
         ('upernet', 'ade20k'),
     ],
 )

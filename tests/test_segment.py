@@ -142,7 +142,9 @@ def test_every_command(checkout, monkeypatch, capfd, quick_runner):
     assert Path('work_dirs/aerial/aerial.py').read_text() == saved
 
 
-@pytest.mark.parametrize('base', ['upernet_repvit_m0_9', 'segformer_efficientvit_m0'])
+@pytest.mark.parametrize(
+    'base', ['upernet_repvit_m0_9', 'segformer_efficientvit_m0', 'lraspp_repvit_m0_6']
+)
 def test_other_heads(checkout, base):
     from mmseg.registry import MODELS
 

@@ -29,6 +29,10 @@ class PyramidBackbone(StrictLoading):
     It calls ``super().__init__`` first, makes ``self.stem`` and ``self.stages`` (``num_stages`` of
     them), and calls ``self.finish_init()`` last.
 
+    ``level_format`` is the layout of the levels in memory. Other layouts than the default are for
+    models without mmcv's own operators: mmcv 2.1.0's RoIAlign would silently read features of other
+    places.
+
     Args:
         arch: name of a variant in ``arch_settings``, or a dict with the same fields.
         out_indices: increasing numbers of the stages whose outputs are returned; negative ones
@@ -52,6 +56,7 @@ class PyramidBackbone(StrictLoading):
     arch_settings: ClassVar[dict[str, dict[str, Any]]]
     level_strides: ClassVar[tuple[int, ...]]
     open_size: ClassVar[bool] = True  # one exported graph is valid for every multiple of 32
+    level_format: torch.memory_format = torch.contiguous_format
 
     stem: nn.Module
     stages: nn.ModuleList
@@ -126,7 +131,7 @@ class PyramidBackbone(StrictLoading):
         """Last step of a family's ``__init__``: set the memory layout, freeze, fold."""
         # Convolutions and token layers then share one layout, and viewing a map as tokens is free.
         self.to(memory_format=torch.channels_last)
-        self.register_forward_hook(_contiguous_levels)
+        self.register_forward_hook(_lay_out_levels)
         self._freeze()
         if self.deploy:
             self.switch_to_deploy()
@@ -263,15 +268,14 @@ class PyramidBackbone(StrictLoading):
         return resolved
 
 
-def _contiguous_levels(
-    module: nn.Module, images: tuple[torch.Tensor], levels: tuple[torch.Tensor, ...]
+def _lay_out_levels(
+    module: PyramidBackbone, images: tuple[torch.Tensor], levels: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor, ...]:
-    """Lay the levels out as (N, C, H, W) in memory; a forward hook.
+    """Lay the levels out in memory as ``level_format``; a forward hook.
 
-    mmcv 2.1.0's RoIAlign takes that layout for granted, and the necks keep the layout of their
-    input: in channels_last, RoIAlign would silently read features of other places.
+    Necks and heads keep the layout of their input.
     """
-    levels = tuple(level.contiguous() for level in levels)
+    levels = tuple(level.contiguous(memory_format=module.level_format) for level in levels)
     for level in levels:
         if level.requires_grad and not torch.compiler.is_compiling():
             # Heads return contiguous gradients. On a CPU, the backward passes of BatchNorm and of

@@ -35,6 +35,7 @@ HEADS = {
     'rtmdet': 'RTMDet',
     'semantic_fpn': 'Semantic FPN',
     'segformer': 'SegFormer',
+    'lraspp': 'LRASPP',
     'upernet': 'UperNet',
     'deeplabv3': 'DeepLabv3',
 }

@@ -4,9 +4,11 @@ import pytest
 import torch
 from helpers import small_data
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
+from lightvit_mm.backbones import EdgeViT
 from lightvit_mm.engine.running import test as evaluate
-from lightvit_mm.engine.trained_model import load_model
+from lightvit_mm.engine.trained_model import deploy_form, load_model
 from lightvit_mm.errors import UserError
 
 
@@ -102,3 +104,57 @@ def test_too_many_names(weights, small_coco, tmp_path, mm_log):
     load('mmdet', weights, {'dataset_meta': {'classes': OTHERS}}, small_coco, tmp_path)
     (said,) = [line for line in mm_log if 'may be wrong' in line]
     assert 'weights.pth names 5 classes, and model.bbox_head.num_classes is 4' in said
+
+
+@pytest.mark.parametrize('scope', MAKERS)
+def test_deploy_form_works_in_channels_last(scope, small_coco, tmp_path):
+    config = MAKERS[scope](small_coco, tmp_path)
+    init_default_scope(scope)
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        before = maps(model(image))
+        after = maps(deploy_form(model)(image))
+        after_backbone = model.backbone(image)
+    for map_ in (*after_backbone, *after):
+        assert map_.is_contiguous(memory_format=torch.channels_last)
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+
+
+def maps(outputs):
+    """Every tensor of nested tuples."""
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    return [map_ for output in outputs for map_ in maps(output)]
+
+
+class Regions(nn.Module):
+    """A backbone and mmdet's RoIAlign on its levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = EdgeViT(small_data.ARCH)
+        self.extractor = MODELS.build(
+            {
+                'type': 'mmdet.SingleRoIExtractor',
+                'roi_layer': {'type': 'RoIAlign', 'output_size': 7, 'sampling_ratio': 0},
+                'out_channels': 8,
+                'featmap_strides': [4, 8, 16, 32],
+            }
+        )
+
+    def forward(self, x):
+        boxes = torch.tensor([[0.0, 8, 8, 40, 30], [0, 0, 0, 90, 60]])
+        return self.extractor(self.backbone(x), boxes)
+
+
+def test_deploy_form_with_regions_keeps_the_layout():
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = Regions().eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        before = model(image)
+        torch.testing.assert_close(deploy_form(model)(image), before, atol=1e-5, rtol=1e-5)
