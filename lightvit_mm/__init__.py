@@ -5,10 +5,15 @@ mmengine read checkpoints safely, write them whole, and find the package's confi
 """
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from lightvit_mm.errors import stack_errors
 
+if TYPE_CHECKING:
+    from lightvit_mm.engine.predictor import Predictor
+
 __all__ = [
+    'Predictor',
     '__version__',
     'backbones',
     'checkpoints',
@@ -44,3 +49,12 @@ if not _is_command():
         from lightvit_mm.engine.whole_files import register_whole_files
     register_whole_files()
     register_scope()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs more than a backbone does when it is first used."""
+    if name != 'Predictor':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    with stack_errors():
+        from lightvit_mm.engine.predictor import Predictor
+    return Predictor

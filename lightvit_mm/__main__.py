@@ -16,25 +16,9 @@ from typing import Any
 import lightvit_mm
 from lightvit_mm import doctor
 from lightvit_mm.carried import CONFIGS, TOOLS, config_names
+from lightvit_mm.commands import COMMANDS, NAME
 from lightvit_mm.errors import UserError, user_errors
 
-NAME = 'lightvit-mm'
-# The tool that each command runs, in the order in which they are needed.
-COMMANDS = {
-    'make-shapes': 'make_shapes.py',
-    'check-data': 'check_data.py',
-    'browse-data': 'browse_data.py',
-    'split-coco': 'split_coco.py',
-    'convert-masks': 'convert_masks.py',
-    'train': 'train.py',
-    'test': 'test.py',
-    'report': 'report.py',
-    'predict': 'predict.py',
-    'export': 'export.py',
-    'benchmark': 'benchmark.py',
-    'gpu-check': 'gpu_check.py',
-    'reproduce': 'reproduce.py',
-}
 EPILOG = f"""CONFIG is a file, or the name of a config that comes with the package:
   {NAME} make-shapes data/shapes
   {NAME} train retinanet_edgevit_xxs_shapes

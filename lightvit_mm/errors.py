@@ -68,7 +68,9 @@ def user_errors() -> Iterator[None]:
             or error.errno in (errno.ENOSPC, errno.EDQUOT)
         ):
             raise
-        print(f'\nerror: {error}', file=sys.stderr)
+        from lightvit_mm.commands import as_typed_here  # late, as in stack_errors
+
+        print(as_typed_here(f'\nerror: {error}'), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)

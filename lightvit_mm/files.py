@@ -28,7 +28,9 @@ HEAD = 65536  # bytes of an existing file in which `check_output_file` looks for
 
 
 @contextmanager
-def whole_file(path: str | Path, shared: bool = False, keep_part: bool = False) -> Iterator[Path]:
+def whole_file(
+    path: str | Path, shared: bool = False, keep_part: bool = False, keep_suffix: bool = False
+) -> Iterator[Path]:
     """Yield a temporary file to write to, which becomes ``path`` when the block ends.
 
     Until then ``path`` keeps its old content, whatever happens (an error, the end of the process, a
@@ -40,12 +42,14 @@ def whole_file(path: str | Path, shared: bool = False, keep_part: bool = False) 
         shared: other processes may write the same file now, so the temporary file needs a unique
             name.
         keep_part: keep the temporary file after an error too.
+        keep_suffix: name it ``<stem>.part<suffix>``, for a writer that goes by the suffix.
 
     Raises:
         OSError: the file cannot be written; the error names ``path``.
     """
     target = Path(os.path.realpath(path))
-    part = target.with_name(f'{target.name}{f".{uuid.uuid4().hex}" if shared else ""}.part')
+    name, suffix = (target.stem, target.suffix) if keep_suffix else (target.name, '')
+    part = target.with_name(f'{name}{f".{uuid.uuid4().hex}" if shared else ""}.part{suffix}')
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield part

@@ -1,8 +1,13 @@
 """The Python of the docs does what the pages say."""
 
+import io
+from contextlib import redirect_stdout
+
+import cv2
+import numpy as np
 import pytest
 import torch
-from helpers import timm_reference
+from helpers import small_data, timm_reference
 from helpers.doc_pages import blocks
 from helpers.repository import REPOSITORY
 
@@ -12,6 +17,7 @@ from lightvit_mm.engine.model_checks import check_channels
 CONFIGS = blocks(REPOSITORY / 'docs/add_to_your_config.md', 'python')
 FIRST, *NEXT = blocks(REPOSITORY / 'docs/backbones.md', 'python')
 (FOLDING,) = blocks(REPOSITORY / 'docs/deploy.md', 'python')
+*PREDICTING, SUPERVISION = blocks(REPOSITORY / 'docs/python.md', 'python')
 
 
 @pytest.mark.parametrize('number', range(len(CONFIGS)))
@@ -87,3 +93,44 @@ def test_folding(tmp_path, monkeypatch):
                 torch.testing.assert_close(output, level, atol=1e-4, rtol=1e-4)
     with pytest.raises(RuntimeError, match='deploy=True'):
         model.load_state_dict(torch.load('folded.pth'))
+
+
+@pytest.fixture(scope='module')
+def predicting(shapes, tmp_path_factory):
+    """What the first blocks of docs/python.md leave, run after a quickstart without a training."""
+    folder = tmp_path_factory.mktemp('predicting')
+    config = load_config(str(REPOSITORY / 'configs/retinanet_edgevit_xxs_shapes.py'))
+    (folder / 'work_dirs/quickstart').mkdir(parents=True)
+    small_data.save_checkpoint(config, folder / 'work_dirs/quickstart/epoch_4.pth')
+    (folder / 'data').mkdir()
+    (folder / 'data/shapes').symlink_to(shapes)
+    writer = cv2.VideoWriter(
+        str(folder / 'clip.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 5, (128, 96)
+    )
+    for grey in (50, 90, 130):
+        writer.write(np.full((96, 128, 3), grey, np.uint8))
+    writer.release()
+    scope: dict = {}
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.chdir(folder)
+        for text in PREDICTING:
+            exec(text.replace('score_thr=0.3', 'score_thr=0'), scope)
+    return folder, scope, said.getvalue()
+
+
+def test_predicting(predicting):
+    folder, scope, said = predicting
+    assert cv2.imread(str(folder / 'drawn.png')).shape == (128, 128, 3)
+    assert said.count('Detections(data/shapes/images/val/') == 4
+    assert (scope['first'].boxes == scope['second'].boxes).all()
+    assert scope['result'].frame == 2
+    assert cv2.imread(str(folder / 'frame.jpg')).shape == (96, 128, 3)
+
+
+def test_supervision(predicting):
+    pytest.importorskip('supervision', reason='not installed: pip install supervision')
+    _, scope, _ = predicting
+    exec(SUPERVISION, scope)
+    assert len(scope['detections']) == len(scope['result']) > 0
+    assert (scope['picture'] != scope['result'].image).any()

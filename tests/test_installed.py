@@ -134,8 +134,14 @@ def test_configs_by_name(bin_folder, folder):
     (folder / 'part.py').write_text("_base_ = 'lightvit_mm::_base_/schedule_1x.py'\n")
     (folder / 'theirs.py').write_text("_base_ = 'mmdet::_base_/default_runtime.py'\n")
     checks = """
+import contextlib
+import sys
+
+from lightvit_mm.errors import UserError, user_errors
 from mmengine.config import Config
 
+with contextlib.suppress(SystemExit), contextlib.redirect_stderr(sys.stdout), user_errors():
+    raise UserError('python tools/check_data.py X; tools/export.py; bash tools/setup.sh')
 assert Config.fromfile('after.py').model == config.model
 assert '_scope_' not in str(config.model)
 assert Config.fromfile('part.py').train_cfg.max_epochs == 12
@@ -155,9 +161,12 @@ print(lightvit_mm.__file__)
     download = 'model.init_weights()'
     assert download in HUB
     code = HUB.replace(download, '') + checks
-    *_, built, untrained, misspelt, file = run(
+    *said, built, untrained, misspelt, file = run(
         bin_folder / 'python', '-c', code, cwd=folder
     ).splitlines()
+    assert "error: lightvit-mm check-data X; lightvit-mm export; pip install 'setuptools" in str(
+        said
+    )
     assert built == 'RetinaNet (48, 96, 192, 384) EncoderDecoder'
     assert 'no weights trained with this config have been released' in untrained
     assert 'lightvit_mm::retinanet does not exist; did you mean retinanet_' in misspelt

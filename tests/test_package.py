@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import lightvit_mm
 
 
@@ -20,6 +22,13 @@ def test_import_is_light():
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == '4'
+
+
+def test_predictor_is_imported_when_it_is_used():
+    assert 'Predictor' in lightvit_mm.__all__
+    assert lightvit_mm.Predictor.__module__ == 'lightvit_mm.engine.predictor'
+    with pytest.raises(AttributeError, match="'lightvit_mm' has no attribute 'Predictors'"):
+        _ = lightvit_mm.Predictors
 
 
 def test_version():

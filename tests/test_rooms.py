@@ -21,7 +21,7 @@ ROOMS = (
     ('checkpoints',),
     ('layers', 'necks', 'heads', 'data', 'runtimes'),
     ('measure', 'shapes'),
-    ('files', 'errors', 'registry', 'doctor', 'carried'),
+    ('files', 'errors', 'registry', 'doctor', 'carried', 'commands'),
 )
 # These are single modules that may import each other.
 SINGLE_MODULES = ROOMS[-1]

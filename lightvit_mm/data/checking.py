@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightvit_mm.commands import as_typed_here
 from lightvit_mm.data.coco_checks import CocoContent, CocoUse, check_coco
 from lightvit_mm.data.coco_file import read_coco
 from lightvit_mm.data.coco_masks import judge_compressed_mask
@@ -29,7 +30,7 @@ from lightvit_mm.files import check_output_file, write_whole
 PARTS = ('train', 'val', 'test')
 
 
-def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
+def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> list[Report]:
     """Refuse data that would stop a run or be misread, judging by annotations and file names.
 
     Of images and label maps, only a few pairs are opened; `check_everything` opens all. Warnings
@@ -38,6 +39,9 @@ def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
     Args:
         config: an mmdet or mmseg config.
         parts: which of `PARTS` will be read.
+
+    Returns:
+        A report per data set.
 
     Raises:
         DataError: a data set cannot be used as it is; the message gives the files and the reasons.
@@ -55,7 +59,9 @@ def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> None:
         raise DataError(f'the data cannot be used as they are; nothing was run.\n{text}\n{hint}')
     if any(count(report.findings, WARNING) for report in reports) and _is_first_process():
         text = '\n'.join(_describe(report, (WARNING,)) for report in reports if report.findings)
-        print(f'warning: not all of the data will be used as they are.\n{text}\n{hint}')
+        text = f'warning: not all of the data will be used as they are.\n{text}\n{hint}'
+        print(as_typed_here(text))
+    return reports
 
 
 def check_everything(config: Mapping[str, Any]) -> list[Report]:

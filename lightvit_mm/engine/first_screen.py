@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 from lightvit_mm.data.config import datasets_of
 from lightvit_mm.engine.resuming import CheckingRunner, bare_model
 from lightvit_mm.measure.complexity import count_macs, count_parameters, inference_form
+from lightvit_mm.measure.load import busy_cores, usable_cores
 
 # Beginnings of what only the log file gets: the environment, the config, the order of the hooks.
 FOR_THE_FILE = (
@@ -78,16 +80,24 @@ def _write_nothing() -> None:
 
 
 class FirstScreenHook(Hook):
-    """Shows what will be trained, on what and where, before the weights are loaded."""
+    """Shows what will be trained, on what and where, before the weights are loaded.
+
+    Args:
+        listed: number of images in the files of the training data, 0 if unknown.
+    """
+
+    def __init__(self, listed: int = 0) -> None:
+        self._listed = listed
 
     def before_run(self, runner: Runner) -> None:
         """Log a line for each of config, data, model, weights, device, schedule and results."""
         subjects = {
             'config': runner.cfg.filename,
-            'data': _data(runner),
+            'data': _data(runner, self._listed),
             'model': _model(runner),
             'weights': _weights(runner.cfg),
             'device': _device(runner),
+            'busy': _busy(),
             'schedule': _schedule(runner),
             'results': runner.work_dir,
         }
@@ -95,8 +105,13 @@ class FirstScreenHook(Hook):
         runner.logger.info('training\n' + '\n'.join(lines))
 
 
-def _data(runner: Runner) -> str:
-    parts = [f'{_count(len(runner.train_dataloader.dataset), "image")} to train']
+def _data(runner: Runner, listed: int) -> str:
+    used = len(runner.train_dataloader.dataset)
+    parts = [f'{_count(used, "image")} to train']
+    filters = getattr(runner.train_dataloader.dataset, 'filter_cfg', None)
+    if filters and used < listed:
+        settings = ', '.join(f'{key}={value}' for key, value in filters.items())
+        parts[0] += f' ({listed - used} of {listed} images left out by {settings})'
     if runner.val_loop is not None:
         parts.append(f'{len(runner.val_dataloader.dataset)} to validate')
     text = ', '.join(parts)
@@ -151,6 +166,20 @@ def _device(runner: Runner) -> str:
     else:
         device = f'CPU, {_count(torch.get_num_threads(), "thread")}'
     return f'{get_world_size()} processes, each on {device}' if runner.distributed else device
+
+
+def _busy() -> str:
+    """What helps if other programs use the cores on which this one counts."""
+    threads, cores = torch.get_num_threads(), len(usable_cores())
+    if torch.cuda.is_available() or threads == 1 or 'OMP_WAIT_POLICY' in os.environ:
+        return ''
+    busy = busy_cores()
+    if busy + threads < cores + 0.5:
+        return ''
+    return (
+        f'other programs use {busy:.1f} of {_count(cores, "core")}, and threads that wait for each '
+        'other slow all down: start with OMP_WAIT_POLICY=passive or OMP_NUM_THREADS=1'
+    )
 
 
 def _schedule(runner: Runner) -> str:

@@ -1,4 +1,4 @@
-"""Predictions for images on disk, as pictures and JSON: the work of tools/predict.py."""
+"""Predictions for images on disk and videos, as pictures and JSON: the work of tools/predict.py."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ import glob
 import json
 import logging
 import re
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
-import mmcv
-import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
-from rich.progress import track
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from lightvit_mm.data.config import data_paths
-from lightvit_mm.data.findings import ERROR
-from lightvit_mm.data.images import look_at_image
-from lightvit_mm.engine.exported_model import is_exported, load_exported
-from lightvit_mm.engine.trained_model import load_model, usable_device
+from lightvit_mm.engine.predictor import ImageError, Predictor
+from lightvit_mm.engine.results import Result, Segmentation
+from lightvit_mm.engine.video import CODECS, VideoFrames, usable_codec, video_file
 from lightvit_mm.errors import UserError
-from lightvit_mm.files import IMAGE_SUFFIXES, check_output_file, check_output_folder, whole_file
+from lightvit_mm.files import (
+    IMAGE_SUFFIXES,
+    check_output_file,
+    check_output_folder,
+    whole_file,
+    write_whole,
+)
 
-PREDICTIONS = 'predictions.json'
+PREDICTIONS, VIDEO_PREDICTIONS = 'predictions.json', 'predictions.jsonl'
 HEAD = '{"checkpoint": '
+# A folder with one of these is known as one of predictions, whatever ended the run.
+SIGNS = [f'{name}{part}' for name in (PREDICTIONS, VIDEO_PREDICTIONS) for part in ('', '.part')]
 
 
 @dataclass
@@ -44,6 +50,29 @@ class Predictions:
     json_file: Path
     pictures: list[Path] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class VideoPredictions:
+    """The files that `predict_video` wrote.
+
+    Attributes:
+        json_file: predictions, one frame per line.
+        video: the frames with what was found drawn over them.
+        codec: of the video, four letters.
+        frames: number of frames in it.
+        rate: frames that were predicted per second.
+        losses: the frames that could not be decoded, in words; empty if there are none.
+        stopped: the interruption that ended it early, to be raised after the report.
+    """
+
+    json_file: Path
+    video: Path
+    codec: str
+    frames: int
+    rate: float
+    losses: str
+    stopped: BaseException | None = None
 
 
 def find_images(source: str) -> tuple[Path, list[Path]]:
@@ -121,48 +150,113 @@ def predict(
     planned = _plan(files, root, out, labelled=config.default_scope == 'mmseg')
     folder = [source] if Path(source).expanduser().is_dir() else []
     _check_out(out, planned, [*folder, *data_paths(config), checkpoint])
-    if is_exported(checkpoint):
-        if device not in (None, 'cpu'):
-            raise UserError(f'--device {device}: an exported file runs on the cpu; leave it out')
-        model: Any = load_exported(config, checkpoint)
-    else:
-        model = load_model(config, checkpoint, usable_device(device))
-    visualizer = _visualizer(config, model)
-    result = Predictions(out / PREDICTIONS)
+    mark = rb'\A' + re.escape(HEAD.encode())
+    check_output_file(out / PREDICTIONS, '--out', mark)
+    predictor = Predictor(config, checkpoint, device, score_thr=0)
+    made = Predictions(out / PREDICTIONS)
     # Written one by one, since all boxes of many images would fill the memory.
-    with whole_file(result.json_file, keep_part=True) as part, part.open('w') as content:
+    with whole_file(made.json_file, keep_part=True) as part, part.open('w') as content:
         content.write(f'{HEAD}{json.dumps(checkpoint)},\n"images": [')
-        # A folder with this file is known as one of predictions, whatever ends the run.
         content.flush()
         for file in track(files, description='predicting', disable=len(files) == 1):
             picture, *labels = planned[file]
-            image, reason = _read_image(file)
-            sample = None
-            if image is not None:
-                try:
-                    sample = _infer(model, image)
-                except cv2.error as error:
-                    # For instance, resizing leaves no pixel of a very long image.
-                    reason = f'{type(error).__name__}: {error}'.strip()
-            if image is None or sample is None:
-                result.failed[str(file)] = reason
+            try:
+                result = predictor(file)
+            except ImageError as error:
+                made.failed[str(file)] = error.reason
                 continue
-            _draw(visualizer, image, sample, picture, score_thr)
-            entry: dict[str, Any] = {
-                'file': str(file),
-                'width': image.shape[1],
-                'height': image.shape[0],
-                'picture': str(picture),
-            }
-            if 'pred_sem_seg' in sample:
-                entry.update(_segments(sample, labels[0], model.dataset_meta['classes']))
-            else:
-                entry['detections'] = _detections(sample, model.dataset_meta['classes'])
-            content.write((',\n' if result.pictures else '\n') + json.dumps(entry))
+            result.above(score_thr).draw(picture)
+            entry = {**result.to_dict(), 'picture': str(picture)}
+            if isinstance(result, Segmentation):
+                write_whole(labels[0], cv2.imencode('.png', result.label_map)[1].tobytes())
+                entry['label_map'] = str(labels[0])
+            content.write((',\n' if made.pictures else '\n') + json.dumps(entry))
             content.flush()
-            result.pictures.append(picture)
-        content.write(f'\n],\n"failed": {json.dumps(result.failed)}}}\n')
-    return result
+            made.pictures.append(picture)
+        content.write(f'\n],\n"failed": {json.dumps(made.failed)}}}\n')
+    return made
+
+
+def predict_video(
+    config: Config,
+    checkpoint: str,
+    source: str,
+    out_dir: str,
+    score_thr: float = 0.3,
+    device: str | None = None,
+) -> VideoPredictions:
+    """Run a trained model on a video or a camera, one frame at a time.
+
+    Ctrl-C (or SIGTERM) ends it with whole files of the frames so far.
+
+    Args:
+        config: config from `load_config`.
+        checkpoint: weights, or a whole model exported by tools/export.py.
+        source: a file, the address of a stream, or the number of a camera.
+        out_dir: output folder. It gets the video with the drawings, named like the source, and
+            ``predictions.jsonl`` (``predictions.jsonl.part`` until the end) with one line per frame
+            as it is predicted.
+        score_thr: see `predict`.
+        device: see `predict`.
+
+    Raises:
+        UserError: the video cannot be opened or has no frame, or see `predict`.
+    """
+    out, lines = Path(out_dir), Path(out_dir) / VIDEO_PREDICTIONS
+    with VideoFrames(source) as frames, ExitStack() as files:
+        stem = out / re.sub(r'\W+', '_', source if frames.live else Path(source).stem)
+        planned = {Path(source): [Path(f'{stem}{suffix}') for _, suffix in CODECS]}
+        _check_out(out, planned, [*data_paths(config), checkpoint])
+        check_output_file(lines, '--out', rb'\A\{"frame": ')
+        predictor = Predictor(config, checkpoint, device, score_thr=0)
+        part = files.enter_context(whole_file(lines, keep_part=True))
+        content = files.enter_context(part.open('w'))
+        made, started = None, time.perf_counter()
+        try:
+            for number, result in _shown(predictor.frames(frames), frames.count):
+                entry = {'frame': number, 'failed': 'could not be decoded'}
+                if result is not None:
+                    picture = result.above(score_thr).draw()
+                    if made is None:
+                        size = picture.shape[1], picture.shape[0]
+                        codec, suffix = usable_codec(frames.rate, size)
+                        video = Path(f'{stem}{suffix}')
+                        write = files.enter_context(video_file(video, codec, frames.rate, size))
+                        made = VideoPredictions(lines, video, codec, 0, 0.0, '')
+                    write(picture)
+                    made.frames += 1
+                    entry = result.to_dict()
+                content.write(f'{json.dumps(entry)}\n')
+                content.flush()
+        except BaseException as error:
+            if made is None or isinstance(error, Exception):
+                raise
+            made.stopped = error
+        if made is None:
+            raise UserError(f'{source}: no frame could be decoded')
+        made.rate = made.frames / (time.perf_counter() - started)
+        made.losses = frames.losses()
+    return made
+
+
+def _shown(
+    results: Iterator[tuple[int, Result | None]], count: int | None
+) -> Iterator[tuple[int, Result | None]]:
+    """Show the progress and the frames per second in a terminal."""
+    columns = (
+        TextColumn('predicting'),
+        BarColumn(),
+        TextColumn('{task.completed} frames'),
+        TextColumn('{task.fields[rate]}'),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task('', total=count, rate='')
+        for result in results:
+            yield result
+            speed = progress.tasks[0].speed
+            rate = f'{speed:.1f} a second' if speed else ''
+            progress.update(task, advance=1, rate=rate)
 
 
 def _plan(files: Iterable[Path], root: Path, out: Path, labelled: bool) -> dict[Path, list[Path]]:
@@ -193,32 +287,12 @@ def _plan(files: Iterable[Path], root: Path, out: Path, labelled: bool) -> dict[
 
 def _check_out(out: Path, planned: dict[Path, list[Path]], inputs: list[str]) -> None:
     """Refuse a folder in which predictions would replace something else."""
-    signs = (PREDICTIONS, f'{PREDICTIONS}.part')
-    check_output_folder(out, '--out', signs, inputs)
-    check_output_file(out / PREDICTIONS, '--out', rb'\A' + re.escape(HEAD.encode()))
-    ours = any((out / sign).exists() for sign in signs)
+    check_output_folder(out, '--out', SIGNS, inputs)
+    ours = any((out / sign).exists() for sign in SIGNS)
     sources = {file.resolve() for file in planned}
     for path in (path for paths in planned.values() for path in paths):
         if path.exists() and (not ours or path.resolve() in sources):
             raise UserError(f'--out {out}: {path} would be replaced; give a new or empty folder')
-
-
-def _read_image(file: Path) -> tuple[np.ndarray | None, str]:
-    """The image as BGR or None, and the reason why it cannot be used."""
-    loaded: dict[str, np.ndarray] = {}
-
-    def load(_: dict) -> dict | None:
-        image = mmcv.imread(file, channel_order='bgr')
-        if image is None:
-            return None
-        loaded['img'] = image
-        return loaded
-
-    judgements = look_at_image(str(file), load).judgements
-    reasons = [
-        f'{kind} {detail}'.strip() for severity, kind, detail in judgements if severity == ERROR
-    ]
-    return (None, '; '.join(reasons)) if reasons else (loaded['img'], '')
 
 
 def _common_parts(files: Iterable[Path]) -> tuple[str, ...]:
@@ -229,69 +303,3 @@ def _common_parts(files: Iterable[Path]) -> tuple[str, ...]:
             break
         common.append(parts[0])
     return tuple(common)
-
-
-def _visualizer(config: Config, model: Any) -> Any:
-    from mmengine.registry import VISUALIZERS
-
-    # No backends: pictures are written by file name, not into the folder of a run.
-    visualizer = VISUALIZERS.build({**config.visualizer, 'vis_backends': None})
-    visualizer.dataset_meta = model.dataset_meta
-    return visualizer
-
-
-def _infer(model: Any, image: np.ndarray) -> Any:
-    if model.cfg.default_scope == 'mmdet':
-        from mmdet.apis import inference_detector
-
-        return inference_detector(model, image)
-    from mmseg.apis import inference_model
-
-    return inference_model(model, image)
-
-
-def _draw(visualizer: Any, image: np.ndarray, sample: Any, picture: Path, score_thr: float) -> None:
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    options = {} if 'pred_sem_seg' in sample else {'pred_score_thr': score_thr}
-    visualizer.add_datasample(
-        picture.name,
-        mmcv.bgr2rgb(image),
-        sample.cpu(),
-        draw_gt=False,
-        out_file=str(picture),
-        **options,
-    )
-
-
-def _detections(sample: Any, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    from pycocotools import mask as mask_codec
-
-    instances = sample.pred_instances.cpu()
-    masks = instances.masks.numpy() if 'masks' in instances else [None] * len(instances)
-    detections = []
-    for box, label, score, mask in zip(
-        instances.bboxes.tolist(),
-        instances.labels.tolist(),
-        instances.scores.tolist(),
-        masks,
-        strict=True,
-    ):
-        detection = {'class': classes[label], 'label': label, 'score': score, 'box_xyxy': box}
-        if mask is not None:
-            encoded = mask_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
-            detection['mask'] = {'size': encoded['size'], 'counts': encoded['counts'].decode()}
-        detections.append(detection)
-    return detections
-
-
-def _segments(sample: Any, labels: Path, classes: tuple[str, ...]) -> dict[str, Any]:
-    label_map = sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
-    mmcv.imwrite(label_map, str(labels))
-    present, pixels = np.unique(label_map, return_counts=True)
-    return {
-        'label_map': str(labels),
-        'segments': [
-            {'class': classes[label], 'label': int(label), 'pixels': int(count)}
-            for label, count in zip(present, pixels, strict=True)
-        ],
-    }

@@ -73,7 +73,8 @@ def train(
     """
     if tensorboard:
         use_tensorboard(config)
-    check_before_run(config, ('train', 'val') if config.get('val_cfg') else ('train',))
+    parts = ('train', 'val') if config.get('val_cfg') else ('train',)
+    reports = check_before_run(config, parts)
     _apply_options(config, amp, auto_scale_lr)
     with _explained_failures(config.work_dir), _locked(config):
         if resume is not None:
@@ -87,7 +88,8 @@ def train(
                 warn_of_other_classes(config.load_from, classes)
             else:
                 warn_of_new_weights(bare_model(runner), config.load_from, classes)
-        runner.register_hook(FirstScreenHook())
+        counts = [report.counts.get('images', 0) for report in reports if report.part == 'train']
+        runner.register_hook(FirstScreenHook(sum(counts)))
         if not torch.cuda.is_available():
             runner.register_hook(ResidentMemoryHook())
         with progress_line(runner):

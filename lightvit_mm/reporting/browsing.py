@@ -18,10 +18,10 @@ from PIL import ExifTags, Image, ImageDraw
 from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.config import data_paths
 from lightvit_mm.engine.broken_samples import NamingRunner
+from lightvit_mm.engine.drawing import Colour, draw_labels, draw_objects, font, palette_of
+from lightvit_mm.engine.objects import from_instances
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import check_output_file, whole_file
-from lightvit_mm.reporting.drawing import Colour, draw_labels, draw_objects, font, palette_of
-from lightvit_mm.reporting.objects import from_instances
 
 CELL = 320  # pixels, the longer side of an image on the sheet
 GAP = 8

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lightvit_mm.reporting.objects import Objects, overlaps
+from lightvit_mm.engine.objects import Objects, overlaps
 
 IOU = 0.5
 # Default threshold of tools/predict.py, used here where all thresholds are equally good.

@@ -12,8 +12,8 @@ import mmcv
 import numpy as np
 from PIL import Image
 
+from lightvit_mm.engine.drawing import draw_labels, draw_objects
 from lightvit_mm.reporting import charts, detection
-from lightvit_mm.reporting.drawing import draw_labels, draw_objects
 from lightvit_mm.reporting.segmentation import iou_and_accuracy
 from lightvit_mm.reporting.validating import Detections, LabelMap, Segments
 

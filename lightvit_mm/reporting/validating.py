@@ -16,10 +16,10 @@ from rich.progress import track
 from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.config import evaluators_of
 from lightvit_mm.engine.broken_samples import NamingRunner
+from lightvit_mm.engine.drawing import Colour, palette_of
+from lightvit_mm.engine.objects import from_annotations, from_instances
 from lightvit_mm.engine.trained_model import load_model, usable_device
 from lightvit_mm.reporting import detection, segmentation
-from lightvit_mm.reporting.drawing import Colour, palette_of
-from lightvit_mm.reporting.objects import from_annotations, from_instances
 
 
 @dataclass

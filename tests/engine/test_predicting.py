@@ -5,13 +5,14 @@ import json
 import shutil
 
 import mmcv
-import mmdet.apis
 import pytest
 from helpers import small_data
+from mmdet.models import RetinaNet
 from PIL import Image
 
 from lightvit_mm.engine import predicting
 from lightvit_mm.engine.predicting import find_images, predict
+from lightvit_mm.engine.results import Detections
 from lightvit_mm.errors import UserError
 
 
@@ -59,7 +60,7 @@ def test_an_interrupted_run_keeps_what_it_wrote(checkpoint, photos, tmp_path, mo
 
 def test_nothing_is_drawn_over(checkpoint, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predicting, 'load_model', lambda *_: pytest.fail('the work began'))
+    monkeypatch.setattr(predicting, 'Predictor', lambda *_, **__: pytest.fail('the work began'))
     other = shutil.copytree(photos, tmp_path / 'other')
     (tmp_path / 'link').symlink_to(photos)
     (tmp_path / 'strange').mkdir()
@@ -100,15 +101,14 @@ def test_three_broken_images_among_many(checkpoint, photos, tmp_path, monkeypatc
     (photos / 'cut.jpg').write_bytes(cut[: len(cut) // 2])
     (photos / 'empty.png').touch()
     (photos / 'text.png').write_text('not an image')
-    infer, samples = mmdet.apis.inference_detector, []
+    infer, samples = RetinaNet.test_step, []
 
-    def infer_once(model, image):
-        samples.append(samples[0] if samples else infer(model, image))
-        return samples[0]
+    def infer_once(model, data):
+        samples.append(samples[0] if samples else infer(model, data)[0])
+        return samples[:1]
 
-    monkeypatch.setattr(mmdet.apis, 'inference_detector', infer_once)
-    drawing = 'mmdet.visualization.DetLocalVisualizer.add_datasample'
-    monkeypatch.setattr(drawing, lambda *_, **__: None)
+    monkeypatch.setattr(RetinaNet, 'test_step', infer_once)
+    monkeypatch.setattr(Detections, 'draw', lambda *_: None)
     made = predict(*checkpoint, str(photos), str(tmp_path / 'out'))
     assert len(made.pictures) == len(samples) == 499
     assert {
@@ -125,7 +125,7 @@ def test_a_full_disk_names_the_picture(checkpoint, photos, tmp_path, monkeypatch
     def full(path, content):
         raise OSError(errno.ENOSPC, 'No space left on device', str(path))
 
-    monkeypatch.setattr('lightvit_mm.engine.whole_files.write_whole', full)
+    monkeypatch.setattr('lightvit_mm.engine.results.write_whole', full)
     out = tmp_path / 'out'
     with pytest.raises(OSError, match='No space left') as caught:
         predict(*checkpoint, str(photos), str(out))

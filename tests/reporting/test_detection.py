@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_codec
 
+from lightvit_mm.engine.objects import Objects, from_annotations, overlaps
 from lightvit_mm.reporting import detection
 from lightvit_mm.reporting.detection import IN_CROWD, NOTHING, Image
-from lightvit_mm.reporting.objects import Objects, from_annotations, overlaps
 
 A, B, FAR = [0, 0, 10, 10], [20, 0, 30, 10], [50, 50, 60, 60]
 NEAR_A = [0, 0, 10, 8]  # IoU 0.8

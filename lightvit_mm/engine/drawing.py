@@ -1,4 +1,4 @@
-"""Drawing objects and label maps on small pictures, legible even with many objects.
+"""Drawing objects and label maps, legible even on small pictures and with many objects.
 
 The visualizers of mmdet and mmseg are made for large pictures: on small ones, their letters hide
 the objects, and an image with hundreds of masks takes seconds.
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as mask_codec
 
-from lightvit_mm.reporting.objects import Objects
+from lightvit_mm.engine.objects import Objects
 
 Colour = tuple[int, int, int]
 # With more objects, names would hide them.
@@ -23,7 +23,8 @@ MOST_NAMES = 20
 # A class of a label map is named if its largest piece covers this share of the picture.
 NAMED_SHARE = 0.01
 OPACITY = 0.45
-FONT_SIZE = 12  # pixels
+FONT_SIZE = 12  # pixels; on pictures longer than LEGIBLE, letters and lines grow with the side
+LEGIBLE = 640
 
 
 def palette_of(metainfo: Mapping[str, Any]) -> list[Colour]:
@@ -83,7 +84,8 @@ def draw_objects(
         if objects.masks is None:
             x1, y1, x2, y2 = boxes[number]
             corners = [x1, y1, max(x1, x2), max(y1, y2)]
-            draw.rectangle(corners, outline=colour, width=1 if objects.crowd[number] else 2)
+            width = 1 if objects.crowd[number] else round(2 * _growth(picture.size))
+            draw.rectangle(corners, outline=colour, width=width)
     if len(objects) <= MOST_NAMES:
         for number in order:
             label = objects.labels[number]
@@ -91,7 +93,7 @@ def draw_objects(
             if with_scores:
                 text += f' {objects.scores[number]:.2f}'
             x, y = boxes[number, :2]
-            _name(draw, picture.size, (x, y - FONT_SIZE - 3), text, colours[label])
+            _name(draw, picture.size, (x, y), text, colours[label])
     return picture
 
 
@@ -124,10 +126,7 @@ def draw_labels(
         pieces = cv2.connectedComponentsWithStats((small == label).astype(np.uint8))
         largest = 1 + pieces[2][1:, cv2.CC_STAT_AREA].argmax()
         if pieces[2][largest, cv2.CC_STAT_AREA] >= NAMED_SHARE * small.size:
-            x, y = pieces[3][largest]
-            width = draw.textlength(classes[label], font=font())
-            corner = x - width / 2, y - FONT_SIZE / 2
-            _name(draw, picture.size, corner, classes[label], colours[label])
+            _name(draw, picture.size, pieces[3][largest], classes[label], colours[label], True)
     return picture
 
 
@@ -143,27 +142,35 @@ def _with_masks(picture: Image.Image, objects: Objects, colours: Sequence[Colour
     return Image.fromarray(pixels)
 
 
+def _growth(size: tuple[int, int]) -> float:
+    return max(1.0, max(size) / LEGIBLE)
+
+
 def _name(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
-    corner: tuple[float, float],
+    place: Sequence[float],
     text: str,
     colour: Colour,
+    centred: bool = False,
 ) -> None:
-    """Write on a coloured background, moved so that it is inside the picture."""
-    width, height = draw.textlength(text, font=font()) + 4, FONT_SIZE + 3
-    x = min(max(corner[0], 0), max(0, size[0] - width))
-    y = min(max(corner[1], 0), max(0, size[1] - height))
+    """Write on a coloured background above a place, or around it, moved to be in the picture."""
+    letters = font(round(FONT_SIZE * _growth(size)))
+    margin = round(letters.size / 6)
+    width, height = draw.textlength(text, font=letters) + 2 * margin, letters.size + margin + 1
+    left, up = (width / 2, height / 2) if centred else (0, height)
+    x = min(max(place[0] - left, 0), max(0, size[0] - width))
+    y = min(max(place[1] - up, 0), max(0, size[1] - height))
     draw.rectangle([x, y, x + width, y + height], fill=colour)
     # Luma weights of red, green and blue (ITU-R BT.601).
     is_light = np.dot(colour, (0.299, 0.587, 0.114)) > 140
-    draw.text((x + 2, y + 1), text, fill='black' if is_light else 'white', font=font())
+    draw.text((x + margin, y + 1), text, fill='black' if is_light else 'white', font=letters)
 
 
 @cache
-def font() -> ImageFont.FreeTypeFont:
-    """The font of all pictures, `FONT_SIZE` high."""
+def font(size: int = FONT_SIZE) -> ImageFont.FreeTypeFont:
+    """The font of all pictures, so many pixels high."""
     from matplotlib.font_manager import findfont
 
     # Comes with matplotlib, and has Greek and Cyrillic letters.
-    return ImageFont.truetype(findfont('DejaVu Sans'), FONT_SIZE)
+    return ImageFont.truetype(findfont('DejaVu Sans'), size)
