@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import CompareDetections
 from lightvit_mm.export.onnx import export_module
 from lightvit_mm.measure.limits import DTYPES
 from lightvit_mm.runtimes.onnxruntime import INPUT, open_session
 from lightvit_mm.runtimes.openvino import open_model
+from lightvit_mm.timm_import import import_timm
 
 OURS, THEIRS = 'lightvit_mm', 'timm'
 
@@ -179,27 +176,3 @@ def timm_models(name: str, train: bool) -> dict[str, nn.Module]:
         model = timm.utils.reparameterize_model(model)
     channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     return {'': model, 'channels_last': channels_last}
-
-
-def import_timm() -> ModuleType:
-    """Import timm from the environment or from the folder where tools/test.sh installs it.
-
-    That folder is apart from the other packages because timm needs torchvision, and PyPI's
-    torchvision cannot load its operators next to a CPU build of torch, which breaks mmdet. timm
-    needs two of these operators to be defined, but never calls them.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
-    if importlib.util.find_spec('timm') is None:
-        sys.path.append(str(Path(sys.prefix) / 'timm'))
-    try:
-        try:
-            return importlib.import_module('timm')
-        except RuntimeError:
-            library = torch.library.Library('torchvision', 'FRAGMENT')
-            for operator in ('nms', 'qnms'):
-                library.define(f'{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor')
-            return importlib.import_module('timm')
-    except ImportError as error:
-        raise UserError(f'timm cannot be imported ({error}): pip install timm') from error
