@@ -13,6 +13,7 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch.utils.data import Dataset
 
+from lightvit_mm.classification.transforms import make_transform
 from lightvit_mm.data.findings import DataError
 from lightvit_mm.data.imagenet_files import DEVKIT, find_images, validation_classes
 from lightvit_mm.registry import DATASETS
@@ -50,17 +51,12 @@ class ClassFolders(Dataset):
         sizes: Sequence[int] = (),
         metainfo: Mapping[str, Any] | None = None,
     ) -> None:
-        import_timm()
-        from timm.data import create_transform
-
         self.path = find_images(data_root, data_prefix['img'])
         classes = (metainfo or {}).get('classes')
         self.reader, names = _open(self.path, list(classes) if classes else None)
         self.metainfo = {'classes': tuple(names)}
         options = [{'input_size': size} for size in sizes] or [{}]
-        self.transforms = [
-            create_transform(**{**transform, **option}, use_prefetcher=True) for option in options
-        ]
+        self.transforms = [make_transform(**{**transform, **option}) for option in options]
         # A runner of this package wraps it, and then an error names the image.
         self.pipeline = Compose([self._read])
 
@@ -97,10 +93,11 @@ class ClassFolders(Dataset):
 
 def _open(path: Path, classes: list[str] | None) -> tuple[Any, list[str]]:
     """timm's reader for the images in ``path``, and the names of the classes."""
+    import_timm()
     from timm.data.readers.reader_image_folder import ReaderImageFolder
     from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
-    numbers = {name: number for number, name in enumerate(classes)} if classes else ''
+    numbers: Any = {name: number for number, name in enumerate(classes)} if classes else ''
     if not path.exists():
         raise DataError(f'{path} does not exist; expected a folder or an archive of images')
     is_archive = path.suffix == '.tar' or any(path.glob('*.tar'))
@@ -122,5 +119,5 @@ def _open(path: Path, classes: list[str] | None) -> tuple[Any, list[str]]:
     if is_archive and flat:
         names = validation_classes(path.with_name(DEVKIT))
         found = numbers or {name: i for i, name in enumerate(sorted(set(names.values())))}
-        reader.targets = np.array([found[names[Path(s[0].name).name]] for s in reader.samples])
+        reader.targets = np.array([found[names[Path(s[0].name).stem]] for s in reader.samples])
     return reader, sorted(found, key=found.__getitem__)

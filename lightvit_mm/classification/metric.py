@@ -20,6 +20,8 @@ class TopAccuracy(BaseMetric):
     The results are ``top1`` and ``top5``; with fewer than six classes, ``top1`` alone.
     """
 
+    default_prefix = ''  # the names stand alone
+
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the place of the true class of each image among the predicted ones."""
         for sample in data_samples:

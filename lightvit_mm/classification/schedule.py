@@ -56,12 +56,9 @@ class WarmupCosineLR(_ParamScheduler):
         super().__init__(optimizer, 'lr', by_epoch=False, **common)
 
     @classmethod
-    def build_iter_from_epoch(
-        cls, *arguments: Any, end: int, epoch_length: int, **options: Any
-    ) -> WarmupCosineLR:
+    def build_iter_from_epoch(cls, end: int, epoch_length: int, **options: Any) -> WarmupCosineLR:
         """Build the scheduler; mmengine calls it with the end in epochs."""
-        end = end * epoch_length
-        return cls(*arguments, end=end, epoch_length=epoch_length, **options)
+        return cls(end=end * epoch_length, epoch_length=epoch_length, **options)
 
     def _get_value(self) -> list[float]:
         return [self._rate(base) for base in self.base_values]

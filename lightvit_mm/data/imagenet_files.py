@@ -41,12 +41,12 @@ def images_path(dataset: Mapping[str, Any]) -> Path:
 
 
 def validation_classes(devkit: Path) -> dict[str, str]:
-    """The WordNet id of every image of the official validation archive, by its file name.
+    """The WordNet id of every image of the official validation archive, by its name without suffix.
 
     Raises:
         DataError: the development kit is missing or damaged.
     """
-    from scipy.io import loadmat
+    from scipy.io import loadmat  # type: ignore[import-untyped]
 
     if not devkit.is_file():
         raise DataError(
@@ -68,4 +68,4 @@ def validation_classes(devkit: Path) -> dict[str, str]:
         raise DataError(
             f'{devkit} is not the development kit of ILSVRC2012: {type(error).__name__}: {error}'
         ) from error
-    return {f'ILSVRC2012_val_{i:08}.JPEG': name for i, name in enumerate(truth, 1)}
+    return {f'ILSVRC2012_val_{i:08}': name for i, name in enumerate(truth, 1)}

@@ -19,7 +19,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from rich.progress import track
 
-from lightvit_mm.data.config import data_paths
+from lightvit_mm.classification.predicting import best_classes, classify, draw_classes
+from lightvit_mm.data.config import data_paths, is_classifier
 from lightvit_mm.data.findings import ERROR
 from lightvit_mm.data.images import look_at_image
 from lightvit_mm.engine.exported_model import is_onnx, load_onnx
@@ -106,8 +107,8 @@ def predict(
         checkpoint: weights, or a whole model exported by tools/export_onnx.py.
         source: an image, a folder or a glob pattern.
         out_dir: output folder. It gets one picture per image (with the image's path relative to the
-            common folder), ``predictions.json`` (one line per image), and for segmentors
-            ``labels/``, one PNG of class indices per image.
+            common folder), ``predictions.json`` (one line per image; of a classifier, the five most
+            likely classes), and for segmentors ``labels/``, one PNG of class indices per image.
         score_thr: boxes with a lower score are not drawn; the JSON has all boxes.
         device: torch device; by default a GPU if there is one. An ONNX file runs on the CPU.
 
@@ -124,10 +125,12 @@ def predict(
     if is_onnx(checkpoint):
         if device not in (None, 'cpu'):
             raise UserError(f'--device {device}: an ONNX file runs on the cpu; leave it out')
+        if is_classifier(config):
+            raise UserError(f'{checkpoint}: exported files of classifiers are not run')
         model: Any = load_onnx(config, checkpoint)
     else:
         model = load_model(config, checkpoint, usable_device(device))
-    visualizer = _visualizer(config, model)
+    visualizer = None if is_classifier(config) else _visualizer(config, model)
     result = Predictions(out / PREDICTIONS)
     # Written one by one, since all boxes of many images would fill the memory.
     with whole_file(result.json_file, keep_part=True) as part, part.open('w') as content:
@@ -147,17 +150,22 @@ def predict(
             if image is None or sample is None:
                 result.failed[str(file)] = reason
                 continue
-            _draw(visualizer, image, sample, picture, score_thr)
             entry: dict[str, Any] = {
                 'file': str(file),
                 'width': image.shape[1],
                 'height': image.shape[0],
                 'picture': str(picture),
             }
-            if 'pred_sem_seg' in sample:
-                entry.update(_segments(sample, labels[0], model.dataset_meta['classes']))
+            if is_classifier(config):
+                entry['classes'] = best_classes(sample, model.dataset_meta['classes'])
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                draw_classes(image, entry['classes']).save(picture)
             else:
-                entry['detections'] = _detections(sample, model.dataset_meta['classes'])
+                _draw(visualizer, image, sample, picture, score_thr)
+                if 'pred_sem_seg' in sample:
+                    entry.update(_segments(sample, labels[0], model.dataset_meta['classes']))
+                else:
+                    entry['detections'] = _detections(sample, model.dataset_meta['classes'])
             content.write((',\n' if result.pictures else '\n') + json.dumps(entry))
             content.flush()
             result.pictures.append(picture)
@@ -241,6 +249,8 @@ def _visualizer(config: Config, model: Any) -> Any:
 
 
 def _infer(model: Any, image: np.ndarray) -> Any:
+    if is_classifier(model.cfg):
+        return classify(model, image)
     if model.cfg.default_scope == 'mmdet':
         from mmdet.apis import inference_detector
 

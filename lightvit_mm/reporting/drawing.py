@@ -131,6 +131,14 @@ def draw_labels(
     return picture
 
 
+def draw_name(image: np.ndarray, name: str, side: int, right: bool = True) -> Image.Image:
+    """Write the name of a class on an (H, W, 3) RGB image, on green if it is right, or on red."""
+    picture = fitted(image, side)
+    colour = (0, 120, 60) if right else (190, 30, 30)
+    _name(ImageDraw.Draw(picture), picture.size, (0, 0), name, colour)
+    return picture
+
+
 def _with_masks(picture: Image.Image, objects: Objects, colours: Sequence[Colour]) -> Image.Image:
     pixels = np.asarray(picture).copy()
     assert objects.masks is not None
