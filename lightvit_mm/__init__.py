@@ -17,6 +17,7 @@ __all__ = [
     '__version__',
     'backbones',
     'checkpoints',
+    'classification',
     'compile_backbone',
     'create_backbone',
     'hooks',
@@ -42,7 +43,7 @@ def _is_command() -> bool:
 
 if not _is_command():
     with stack_errors():
-        from lightvit_mm import backbones, checkpoints, necks
+        from lightvit_mm import backbones, checkpoints, classification, necks
         from lightvit_mm.backbones.create import create_backbone, list_archs, list_weights
         from lightvit_mm.engine import compile_backbone, hooks, layer_decay
         from lightvit_mm.engine.scope import register_scope

@@ -23,7 +23,9 @@ from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.model_checks import check_channels
 from lightvit_mm.measure.complexity import count_parameters
 
-CONFIGS = sorted((REPOSITORY / 'configs').glob('*.py'))
+ALL = sorted((REPOSITORY / 'configs').glob('*.py'))
+CLASSIFIERS = [file for file in ALL if '_in1k' in file.stem]
+CONFIGS = [file for file in ALL if file not in CLASSIFIERS]
 
 METAFILE = yaml.safe_load((REPOSITORY / 'configs' / 'metafile.yml').read_text())
 MEASURED = {model['Name']: model['Metadata']['Parameters'] for model in METAFILE['Models']}
@@ -89,6 +91,20 @@ def test_every_variant_has_every_head(family, head, dataset):
         assert config.model.backbone.arch == arch
 
 
+def test_every_variant_has_a_classifier():
+    names = {file.stem for file in CLASSIFIERS}
+    for family, backbone in FAMILIES.items():
+        for arch in backbone.arch_settings:
+            assert f'{family}_{arch}_in1k' in names
+            if family == 'repvit':
+                assert f'{family}_{arch}_in1k_distill' in names
+            config = Config.fromfile(REPOSITORY / f'configs/{family}_{arch}_in1k.py')
+            assert (config.model.backbone.type, config.model.backbone.arch) == (
+                backbone.__name__,
+                arch,
+            )
+
+
 @pytest.mark.parametrize(
     'file', [f for f in CONFIGS if f.name.startswith('segformer_')], ids=lambda file: file.stem
 )
@@ -133,6 +149,24 @@ def test_parts_fit_and_have_the_published_size(file):
     if file.stem in WHOLE_MODELS:
         figure = str(WHOLE_MODELS[file.stem])
         assert f'{count / 1e6:.{len(figure.split(".")[1])}f}' == figure
+
+
+@pytest.mark.parametrize('file', CLASSIFIERS, ids=lambda file: file.stem)
+def test_classifiers_build_and_have_the_measured_size(file):
+    assert file.read_text().startswith('#'), 'the first line says where the recipe comes from'
+    config = load_config(str(file))
+    init_default_scope(config.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(config.model).eval()
+        side = config.val_dataloader.dataset.transform.input_size
+        assert model(torch.empty(1, 3, side, side)).shape == (1, 1000)
+    # A level that nothing reads would have parameters without a gradient.
+    assert len(model.backbone.out_channels) == 1
+    count = count_parameters(model)
+    assert count == MEASURED[file.stem], 'python tools/model_zoo.py brings the zoo up to date'
+    assert config.train_dataloader.batch_size == (328, 224, 128, 128, 128) or (
+        config.auto_scale_lr.base_batch_size == 8 * config.train_dataloader.batch_size
+    )
 
 
 # With one variant of a family, a head runs the code that it runs with all of them.

@@ -17,11 +17,12 @@ ROOMS = (
     ('benchmark', 'reporting'),
     ('reproduction', 'export'),
     ('engine', 'adapters'),
+    ('classification',),
     ('backbones',),
     ('checkpoints',),
     ('layers', 'necks', 'heads', 'data', 'runtimes'),
     ('measure', 'shapes'),
-    ('files', 'errors', 'registry', 'doctor', 'carried', 'commands'),
+    ('files', 'errors', 'registry', 'doctor', 'carried', 'commands', 'timm_import'),
 )
 # These are single modules that may import each other.
 SINGLE_MODULES = ROOMS[-1]

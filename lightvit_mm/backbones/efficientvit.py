@@ -260,6 +260,8 @@ class EfficientViT(PyramidBackbone):
             with fewer heads uses the first ones).
         stem_level: also return, before the levels of ``out_indices``, the stem's map of stride 8,
             with half of the first stage's channels. The authors do not use it.
+        window_sizes: side of the windows of each stage. The authors' detection code has 7 in all,
+            their classification code at 224 pixels 7, 7 and 4; weights of either are resized.
         common: see `PyramidBackbone`, also for shapes and errors.
 
     Raises:
@@ -308,17 +310,20 @@ class EfficientViT(PyramidBackbone):
     level_strides = (16, 32, 64)
     open_size = False  # windows are padded by an amount that depends on the size
     layouts = LAYOUTS
-    # The classification code uses 4 in the last stage at 224 pixels, the detection code 7.
-    window_sizes = (7, 7, 7)
     stem: OverlapPatchEmbed
 
     def __init__(
         self,
         arch: Arch,
         stem_level: bool = False,
+        window_sizes: Sequence[int] = (7, 7, 7),
         **common: Any,
     ) -> None:
         super().__init__(arch, **common)
+        if len(window_sizes) != len(self.level_strides) or min(window_sizes) < 1:
+            raise ConfigError(
+                f'EfficientViT: window_sizes={tuple(window_sizes)}; expected three sides, in tokens'
+            )
         self.stem_level = stem_level
         if stem_level:
             self.out_strides = (STEM_STRIDE, *self.out_strides)
@@ -330,7 +335,7 @@ class EfficientViT(PyramidBackbone):
                     EfficientViTBlock(
                         embed_dims[i],
                         self._kernel_sizes(i),
-                        self.window_sizes[i],
+                        window_sizes[i],
                         self.norm_cfg,
                         drop_path=rate,
                     )

@@ -149,6 +149,7 @@ class ShuffleViT(PyramidBackbone):
         shuffle: bool = True,
         rescale: str = 'learnable',
         levels_from: str = 'depths',
+        class_token: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(arch, **common)
@@ -156,7 +157,12 @@ class ShuffleViT(PyramidBackbone):
             raise ConfigError(f"levels_from={levels_from!r}; choose 'depths' or 'last'")
         self.shuffle = shuffle
         self.levels_from = levels_from
-        if levels_from == 'last':
+        self.class_token = class_token
+        if class_token and len(self.out_indices) < len(self.level_strides):
+            raise ConfigError('class_token=True returns no levels, so out_indices has no effect')
+        if class_token:
+            self.out_indices, self.out_strides = (), ()
+        if levels_from == 'last' or class_token:
             self.num_stages = len(self.level_strides)
         self.layouts = self.make_layouts(self.arch['depths'], shuffle)
         embed_dims = self.level_channels()[0]
@@ -173,6 +179,11 @@ class ShuffleViT(PyramidBackbone):
         )
         self.apply(init_linear)
         self.finish_init()
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each output."""
+        return self.level_channels()[:1] if self.class_token else super().out_channels
 
     def level_channels(self) -> tuple[int, ...]:
         """Channels of every level, all the same: the attended half, and the idle one if any."""
@@ -199,14 +210,18 @@ class ShuffleViT(PyramidBackbone):
             One map for each stage: (N, C, ceil(H / 16), ceil(W / 16)).
         """
         height, width = (-(-side // STRIDE) for side in x.shape[-2:])
-        tokens, maps = self.stem(x), []
-        for stage in self.stages:
-            tokens = stage(tokens)
-            maps.append(tokens[:, 1:].unflatten(1, (height, width)).permute(0, 3, 1, 2))
-        return tuple(maps)
+        return tuple(
+            tokens[:, 1:].unflatten(1, (height, width)).permute(0, 3, 1, 2)
+            for tokens in self._stage_tokens(x)
+        )
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Compute the pyramid: (N, 3, H, W) to one map per level, see `PyramidBackbone.forward`."""
+        """Compute the pyramid: (N, 3, H, W) to one map per level, see `PyramidBackbone.forward`.
+
+        With ``class_token`` it is the token alone, as a map (N, C, 1, 1).
+        """
+        if self.class_token:
+            return (self._stage_tokens(x)[-1][:, 0, :, None, None],)
         maps = self.stage_maps(x)
         outs = []
         for index in self.out_indices:
@@ -218,6 +233,14 @@ class ShuffleViT(PyramidBackbone):
     def forward_output(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """Resample a map of stride 16 to the stride of level ``index``."""
         return self.levels[str(index)](x)
+
+    def _stage_tokens(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """All tokens after each stage, the class token first: (N, 1 + L, C)."""
+        tokens, after = self.stem(x), []
+        for stage in self.stages:
+            tokens = stage(tokens)
+            after.append(tokens)
+        return after
 
     def _blocks(self, stage: int, rescale: str) -> list[nn.Module]:
         dims = self.arch['attend_dims']
@@ -250,6 +273,8 @@ class ShuffleDeiT(ShuffleViT):
         rescale: factor of the shortcuts of each block: ``'learnable'`` scalars that start at 0.5,
             ``'fixed'`` 0.5, or ``'none'``.
         levels_from: make the levels from the maps at four ``'depths'``, or all from the ``'last'``.
+        class_token: return no levels but the class token after the last block, for a classifier:
+            one map (N, C, 1, 1). ``out_strides`` is then empty.
         common: see `PyramidBackbone`, also for shapes and errors. The only BatchNorm is in the
             level of stride 4.
     """
@@ -273,7 +298,7 @@ class ShuffleT2TViT(ShuffleViT):
 
     Args:
         arch: ``'7'``, ``'10'``, ``'12'``, or a dict as for `ShuffleDeiT`.
-        shuffle, rescale, levels_from, common: see `ShuffleDeiT`.
+        shuffle, rescale, levels_from, class_token, common: see `ShuffleDeiT`.
     """
 
     arch_settings = {

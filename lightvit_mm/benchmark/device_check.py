@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from lightvit_mm.benchmark.forms import import_timm
 from lightvit_mm.benchmark.report import as_table, check_files, machine, write_json
 from lightvit_mm.benchmark.run import Settings, Size, benchmark
 from lightvit_mm.benchmark.subjects import Subject, find_subjects, variants
@@ -24,6 +23,7 @@ from lightvit_mm.engine.running import train
 from lightvit_mm.errors import UserError
 from lightvit_mm.measure.limits import DTYPES, tf32
 from lightvit_mm.shapes.dataset import make_shapes
+from lightvit_mm.timm_import import import_timm
 
 # Outputs: largest difference in standard deviations of the level. Gradients: norm of the
 # difference over the norm.

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import CompareDetections
 from lightvit_mm.export.exporting import export_subject
 from lightvit_mm.export.subject import Subject
@@ -25,6 +21,7 @@ from lightvit_mm.measure.limits import DTYPES
 from lightvit_mm.runtimes.onnxruntime import OnnxSession
 from lightvit_mm.runtimes.openvino import OpenvinoSession
 from lightvit_mm.runtimes.session import Session
+from lightvit_mm.timm_import import import_timm
 
 OURS, THEIRS = 'lightvit_mm', 'timm'
 
@@ -172,27 +169,3 @@ def timm_models(name: str, train: bool) -> dict[str, nn.Module]:
         model = timm.utils.reparameterize_model(model)
     channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     return {'': model, 'channels_last': channels_last}
-
-
-def import_timm() -> ModuleType:
-    """Import timm from the environment or from the folder where tools/test.sh installs it.
-
-    That folder is apart from the other packages because timm needs torchvision, and PyPI's
-    torchvision cannot load its operators next to a CPU build of torch, which breaks mmdet. timm
-    needs two of these operators to be defined, but never calls them.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
-    if importlib.util.find_spec('timm') is None:
-        sys.path.append(str(Path(sys.prefix) / 'timm'))
-    try:
-        try:
-            return importlib.import_module('timm')
-        except RuntimeError:
-            library = torch.library.Library('torchvision', 'FRAGMENT')
-            for operator in ('nms', 'qnms'):
-                library.define(f'{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor')
-            return importlib.import_module('timm')
-    except ImportError as error:
-        raise UserError(f'timm cannot be imported ({error}): pip install timm') from error

@@ -18,7 +18,6 @@ from lightvit_mm.benchmark.forms import (
     compiled_form,
     eager_form,
     exported_forms,
-    import_timm,
     timm_models,
 )
 from lightvit_mm.benchmark.subjects import Subject
@@ -36,6 +35,7 @@ from lightvit_mm.measure.limits import (
 from lightvit_mm.measure.profiling import Operator, peak_memory, top_operators
 from lightvit_mm.measure.timing import Timing, alternate, summarise
 from lightvit_mm.runtimes.session import require_packages
+from lightvit_mm.timm_import import import_timm
 
 Size = tuple[int, int]
 

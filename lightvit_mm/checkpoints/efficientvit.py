@@ -6,12 +6,13 @@ of EfficientViT_Model_Zoo and, under ``backbone.``, the detectors released there
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isqrt
 
 import torch
 from torch.nn import functional as F
 
-from lightvit_mm.checkpoints.layout import Layout, Tensors
+from lightvit_mm.checkpoints.layout import OURS, Layout, Tensors
 
 __all__ = ['LAYOUTS']
 
@@ -71,6 +72,8 @@ def _resize_table(table: torch.Tensor, size: int) -> torch.Tensor:
 
 
 LAYOUTS = (
+    # Our classifiers have other windows than our detectors, as the authors' do.
+    replace(OURS, convert=_convert),
     Layout(
         name='official',
         renames=(

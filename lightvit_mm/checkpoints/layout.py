@@ -68,6 +68,8 @@ class Layout:
 
 
 OURS = Layout('lightvit_mm')
+# In a checkpoint of `ImageClassifier`, beside the backbone's names.
+CLASSIFIER_MARK = 'head.fc.weight'
 
 
 @dataclass
@@ -155,15 +157,19 @@ def find_match(
     Args:
         weights: names to tensors, of a backbone or of a whole model.
         expected: the state dict to be filled.
-        layouts: the layouts of the family; ours is always tried as well.
+        layouts: the layouts of the family; ours is always tried as well, with a conversion if it is
+            among them.
         not_built: prefixes, in our names, of parts that this backbone does not have.
         unpublished: prefixes, in our names, of parts that no published file has. A file in
-            another layout may lack such a part entirely; a file in ours may not.
+            another layout may lack such a part entirely, and so may a classifier's; another file
+            in ours may not.
     """
     matches = []
+    layouts = tuple(layouts)
+    ours = () if any(layout.name == OURS.name for layout in layouts) else (OURS,)
     for prefix in WRAPPER_PREFIXES:
         inside = [key for key in weights if key.startswith(prefix)]
-        for layout in (OURS, *layouts) if inside or not prefix else ():
+        for layout in (*ours, *layouts) if inside or not prefix else ():
             if layout.mark and prefix + layout.mark not in weights:
                 continue
             match = Match(layout, prefix)
@@ -178,7 +184,8 @@ def find_match(
             if layout.convert:
                 match.tensors = layout.convert(match.tensors, expected)
             # If no name was translated, the file is one of ours, whatever layout was tried.
-            if any(match.origins[name] != prefix + name for name in match.origins):
+            translated = any(match.origins[name] != prefix + name for name in match.origins)
+            if translated or CLASSIFIER_MARK in match.left_out:
                 match.absent = tuple(
                     part
                     for part in unpublished

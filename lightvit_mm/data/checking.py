@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from lightvit_mm.commands import as_typed_here
+from lightvit_mm.data.class_folders import ClassFolderChecks
 from lightvit_mm.data.coco_checks import CocoContent, CocoUse, check_coco
 from lightvit_mm.data.coco_file import read_coco
 from lightvit_mm.data.coco_masks import judge_compressed_mask
 from lightvit_mm.data.config import (
+    CLASS_FOLDERS,
     check_data,
     class_heads,
     data_paths,
@@ -37,7 +39,7 @@ def check_before_run(config: Mapping[str, Any], parts: tuple[str, ...]) -> list[
     are printed.
 
     Args:
-        config: an mmdet or mmseg config.
+        config: config of a detector, segmentor or classifier.
         parts: which of `PARTS` will be read.
 
     Returns:
@@ -122,10 +124,15 @@ def _look_at_annotations(
 ) -> Iterator[tuple[Report, list]]:
     """Yield, per data set, a report made without opening images, and the checks that open them."""
     seen: list[Mapping] = []
+    class_folders = ClassFolderChecks(config)
     for part in parts:
         for dataset in datasets_of(config.get(f'{part}_dataloader') or {}):
-            if dataset not in seen:
-                seen.append(dataset)
+            if dataset in seen:
+                continue
+            seen.append(dataset)
+            if dataset.get('type') == CLASS_FOLDERS:
+                yield class_folders.look_at(part, dataset)
+            else:
                 yield _look_at_data_set(config, part, dataset)
 
 

@@ -7,14 +7,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightvit_mm.data.imagenet_files import images_path
 from lightvit_mm.errors import ConfigError, UserError
 
 # The heads whose number of classes is that of the data set.
 HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
+CLASSIFIER = 'ImageClassifier'
+CLASS_FOLDERS = 'ClassFolders'
 
 
 class MissingDataError(UserError):
     """Files of a data set are not where the config expects them."""
+
+
+def is_classifier(config: Mapping[str, Any]) -> bool:
+    """Whether a config is that of a classifier, and not of a detector or segmentor."""
+    return config['model'].get('type') == CLASSIFIER
 
 
 def datasets_of(dataloader: Mapping[str, Any]) -> Iterator[dict]:
@@ -93,6 +101,9 @@ def retarget_data(config: dict, data_root: str) -> None:
 
 def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
     root = dataset.get('data_root') or ''
+    if dataset.get('type') == CLASS_FOLDERS:
+        yield str(images_path(dataset))
+        return
     # COCO's box files, label maps and image folders are all given relative to the root.
     for relative in (dataset.get('ann_file'), *(dataset.get('data_prefix') or {}).values()):
         if relative and isinstance(relative, str):
@@ -114,6 +125,8 @@ def class_heads(model: Any, name: str = 'model') -> Iterator[tuple[str, dict]]:
     elif isinstance(model, dict):
         if name.rstrip('.0123456789').split('.')[-1] in HEADS and 'num_classes' in model:
             yield name, model
+        if model.get('type') == CLASSIFIER:
+            yield f'{name}.head', model['head']
         for key, child in model.items():
             yield from class_heads(child, f'{name}.{key}')
 

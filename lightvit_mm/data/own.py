@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightvit_mm.data.class_folders import use_own_class_folders
 from lightvit_mm.data.coco_file import read_coco
 from lightvit_mm.data.config import (
     below_common_folder,
     datasets_of,
     evaluators_of,
+    is_classifier,
     only_dataset,
     set_class_heads,
 )
@@ -24,16 +27,17 @@ __all__ = ['categories_of', 'set_classes', 'use_own_data']
 
 def use_own_data(
     config: Any,
-    train_data: tuple[str, str] | None = None,
-    val_data: tuple[str, str] | None = None,
+    train_data: Sequence[str] | None = None,
+    val_data: Sequence[str] | None = None,
     classes_from: str | None = None,
 ) -> None:
     """Point a config at other data and classes, in place.
 
     Args:
-        config: an mmdet or mmseg config.
+        config: config of a detector, segmentor or classifier.
         train_data: what to train on: for a detector a COCO file and the folder of its images, for
-            a segmentor the folder of images and that of label maps.
+            a segmentor the folder of images and that of label maps, for a classifier the folder of
+            its classes' folders.
         val_data: the same to validate and test on.
         classes_from: where the classes are: for a detector a COCO file, for a segmentor a file as
             `read_classes` takes it.
@@ -45,6 +49,15 @@ def use_own_data(
     given = [option for option, value in options.items() if value]
     if not given:
         return
+    if is_classifier(config):
+        use_own_class_folders(config, train_data, val_data, classes_from)
+        return
+    for option, value in list(options.items())[:2]:
+        if value and len(value) != 2:
+            raise UserError(
+                f'{option} {value[0]}: only a classifier takes one folder; a detector takes a COCO '
+                'file and a folder of images, a segmentor folders of images and of label maps'
+            )
     scope = config.get('default_scope')
     if scope == 'mmseg':
         use_own_label_maps(config, train_data, val_data, classes_from)

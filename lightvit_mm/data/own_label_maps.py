@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +42,8 @@ class Folders(NamedTuple):
 
 def use_own_label_maps(
     config: Any,
-    train_data: tuple[str, str] | None = None,
-    val_data: tuple[str, str] | None = None,
+    train_data: Sequence[str] | None = None,
+    val_data: Sequence[str] | None = None,
     classes_from: str | None = None,
 ) -> None:
     """Point the config of a segmentor at other images, label maps and classes, in place.

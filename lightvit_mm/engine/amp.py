@@ -8,6 +8,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from lightvit_mm.classification.clipping import AdaptiveClipping
 from lightvit_mm.errors import UserError
 from lightvit_mm.registry import OPTIM_WRAPPERS
 
@@ -26,6 +27,19 @@ class BFloat16OptimWrapper(OptimWrapper):
             yield
 
 
+@OPTIM_WRAPPERS.register_module()
+class BFloat16AdaptiveClipOptimWrapper(AdaptiveClipping, BFloat16OptimWrapper):
+    """`BFloat16OptimWrapper` with adaptive clipping."""
+
+
+# The wrappers with mixed precision of those without, on a GPU and on a CPU.
+WRAPPERS = {
+    'OptimWrapper': ('AmpOptimWrapper', 'BFloat16OptimWrapper'),
+    'AmpOptimWrapper': ('AmpOptimWrapper', 'BFloat16OptimWrapper'),
+    'AdaptiveClipOptimWrapper': ('AmpAdaptiveClipOptimWrapper', 'BFloat16AdaptiveClipOptimWrapper'),
+}
+
+
 def use_amp(config: Any) -> None:
     """Switch a config to mixed precision, in place: float16 on CUDA, bfloat16 on a CPU.
 
@@ -35,10 +49,11 @@ def use_amp(config: Any) -> None:
     """
     wrapper = config.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if kind not in WRAPPERS:
         raise UserError(f'--amp needs optim_wrapper.type OptimWrapper, but the config has {kind}')
+    on_gpu, on_cpu = WRAPPERS[kind]
     if torch.cuda.is_available():
-        wrapper.type = 'AmpOptimWrapper'
+        wrapper.type = on_gpu
         wrapper.setdefault('loss_scale', 'dynamic')
         return
     if 'roi_head' in config.model:
@@ -46,5 +61,5 @@ def use_amp(config: Any) -> None:
             "--amp on a CPU means bfloat16, for which mmcv's RoIAlign has no CPU kernel; "
             'train this model without --amp, or on a GPU'
         )
-    wrapper.type = 'BFloat16OptimWrapper'
+    wrapper.type = on_cpu
     wrapper.pop('loss_scale', None)

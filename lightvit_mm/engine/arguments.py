@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -77,14 +78,18 @@ def config_of(arguments: argparse.Namespace) -> Config:
 
 
 def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add options that replace a config's data by the user's: COCO files, or label maps."""
+    """Add options that replace a config's data by the user's: COCO files, label maps, folders."""
     for part, use in (('train', 'train'), ('val', 'validate and test')):
+        option = f'--{part}-data'
+        names = ('ANN|IMAGES|DIR', 'IMAGES|LABELS')
+        number = 1 if _is_followed_by_one(option) else 2
         parser.add_argument(
-            f'--{part}-data',
-            nargs=2,
-            metavar=('ANN|IMAGES', 'IMAGES|LABELS'),
-            help=f'{use} on this COCO file and image folder (detector), or on these folders of '
-            'images and of label maps with the same names (segmentor)',
+            option,
+            nargs=number,
+            metavar=names[:number],
+            help=f'{use} on this COCO file and image folder (detector), on these folders of '
+            'images and of label maps with the same names (segmentor), or on this one folder with '
+            'a folder for each class (classifier)',
         )
     parser.add_argument(
         '--classes-from',
@@ -92,6 +97,19 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the classes from this COCO file's categories (detector) or from a JSON or text "
         'file of names and colours (segmentor), and set num_classes of the heads',
     )
+
+
+def _is_followed_by_one(option: str) -> bool:
+    """Whether the command line has one value after an option, and not two.
+
+    argparse could only take any number, also the arguments that follow.
+    """
+    words = sys.argv[1:]
+    if option not in words:
+        return any(word.startswith(f'{option}=') for word in words)
+    after = words[words.index(option) + 1 :]
+    number = next((i for i, word in enumerate(after) if word.startswith('--')), len(after))
+    return number == 1
 
 
 def with_own_data(config: Config, arguments: argparse.Namespace) -> Config:

@@ -130,6 +130,24 @@ def draw_labels(
     return picture
 
 
+def draw_name(image: np.ndarray, name: str, side: int, right: bool = True) -> Image.Image:
+    """Write the name of a class on an (H, W, 3) RGB image, on green if it is right, or on red."""
+    picture = fitted(image, side)
+    colour = (0, 120, 60) if right else (190, 30, 30)
+    _name(ImageDraw.Draw(picture), picture.size, (0, 0), name, colour)
+    return picture
+
+
+def draw_names(image: np.ndarray, names: Sequence[str], side: int) -> Image.Image:
+    """Write names below each other on an (H, W, 3) RGB image, from its upper left corner."""
+    picture = fitted(image, side)
+    draw = ImageDraw.Draw(picture)
+    step = 1.5 * FONT_SIZE * _growth(picture.size)
+    for number, name in enumerate(names, start=1):
+        _name(draw, picture.size, (0, number * step), name, (255, 255, 255))
+    return picture
+
+
 def _with_masks(picture: Image.Image, objects: Objects, colours: Sequence[Colour]) -> Image.Image:
     pixels = np.asarray(picture).copy()
     assert objects.masks is not None

@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from lightvit_mm.data.config import datasets_of
+from lightvit_mm.data.config import datasets_of, is_classifier
 from lightvit_mm.engine.resuming import CheckingRunner, bare_model
 from lightvit_mm.measure.complexity import count_macs, count_parameters, inference_form
 from lightvit_mm.measure.load import busy_cores, usable_cores
@@ -28,6 +28,7 @@ FOR_THE_FILE = (
     'Hooks will be executed in the following order:',
     'Distributed training is not used, all SyncBatchNorm',
     'Checkpoints will be saved to',
+    'paramwise_options -- ',
     'Exp name:',
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
@@ -140,6 +141,9 @@ def _input_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
     if preprocessor.get('size'):
         height, width = preprocessor['size']
         return height, width
+    if is_classifier(config):
+        side = config['val_dataloader']['dataset']['transform']['input_size']
+        return side, side
     divisor = preprocessor.get('pad_size_divisor', 1)
     for part in ('val', 'train'):
         for dataset in datasets_of(config.get(f'{part}_dataloader') or {}):
@@ -189,8 +193,9 @@ def _schedule(runner: Runner) -> str:
         unit, length = 'epoch', f'{_count(loop.max_epochs, "epoch")} of {steps}'
     else:
         unit, length = 'step', _count(loop.max_iters, 'step')
-    images = (runner.train_dataloader.batch_size or 1) * get_world_size()
-    text = f'{length} with {_count(images, "image")} each'
+    each = runner.train_dataloader.batch_size  # None if batches differ
+    images = _count(each * get_world_size(), 'image') if each else 'as many images as fit its size'
+    text = f'{length} with {images} each'
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
     if optimizer is not None:
         rates = sorted({group.get('initial_lr', group['lr']) for group in optimizer.param_groups})

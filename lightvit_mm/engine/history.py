@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# COCO metrics are logged as fractions, segmentation metrics in percent.
+# COCO metrics are logged as fractions, the others in percent.
 COCO_PREFIX = 'coco/'
+IN_PERCENT = ('mIoU', 'mAcc', 'aAcc', 'top1', 'top5')
 
 
 @dataclass
@@ -85,5 +86,5 @@ def metrics_in_percent(entry: dict[str, Any]) -> dict[str, float]:
     return {
         name.removeprefix(COCO_PREFIX): 100 * value if name.startswith(COCO_PREFIX) else value
         for name, value in entry.items()
-        if name.startswith(COCO_PREFIX) or name in ('mIoU', 'mAcc', 'aAcc')
+        if name.startswith(COCO_PREFIX) or name in IN_PERCENT
     }

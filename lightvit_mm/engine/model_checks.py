@@ -17,6 +17,7 @@ from torch import nn
 from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.checkpoints import CheckpointError, WeightsError
 from lightvit_mm.checkpoints.layout import form_misfit, has_values, unwrap
+from lightvit_mm.classification import ImageClassifier
 from lightvit_mm.errors import ConfigError
 
 MAX_NAMED = 8  # tensors per warning; a Mask R-CNN has six in its last layers
@@ -225,6 +226,8 @@ def dataset_meta_of(content: Mapping[str, Any], source: str) -> dict[str, Any]:
 def _misfits(model: nn.Module, weights: Mapping[str, Any]) -> list[Misfit]:
     """Tensors outside the backbones that cannot be loaded from the weights of a checkpoint."""
     weights = {key.removeprefix('module.'): value for key, value in weights.items()}
+    if isinstance(model, ImageClassifier):
+        weights |= model.load_head(weights)
     strict = tuple(
         f'{name}.' for name, part in model.named_modules() if isinstance(part, PyramidBackbone)
     )

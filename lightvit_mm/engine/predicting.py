@@ -135,8 +135,8 @@ def predict(
         checkpoint: weights, or a whole model exported by tools/export.py.
         source: an image, a folder or a glob pattern.
         out_dir: output folder. It gets one picture per image (with the image's path relative to the
-            common folder), ``predictions.json`` (one line per image), and for segmentors
-            ``labels/``, one PNG of class indices per image.
+            common folder), ``predictions.json`` (one line per image; of a classifier, the five most
+            likely classes), and for segmentors ``labels/``, one PNG of class indices per image.
         score_thr: boxes with a lower score are not drawn; the JSON has all boxes.
         device: torch device; by default a GPU if there is one. An exported file runs on the CPU.
 

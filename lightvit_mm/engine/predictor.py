@@ -15,13 +15,14 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
-from lightvit_mm.data.config import datasets_of
+from lightvit_mm.classification.predicting import image_pipeline
+from lightvit_mm.data.config import datasets_of, is_classifier
 from lightvit_mm.data.findings import ERROR
 from lightvit_mm.data.images import look_at_image
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.drawing import palette_of
 from lightvit_mm.engine.exported_model import is_exported, load_exported
-from lightvit_mm.engine.results import Detections, Result, Segmentation
+from lightvit_mm.engine.results import Classification, Detections, Result, Segmentation
 from lightvit_mm.engine.trained_model import load_model, usable_device
 from lightvit_mm.engine.video import VideoFrames
 from lightvit_mm.errors import UserError
@@ -44,10 +45,10 @@ class ImageError(UserError):
 
 
 class Predictor:
-    """A trained detector or segmentor, loaded once and called with images.
+    """A trained detector, segmentor or classifier, loaded once and called with images.
 
     An image is a path or an array (H, W, 3) of type uint8: blue, green and red, as OpenCV reads it.
-    One image gives a `Detections` or a `Segmentation`, a list of images a list of results, and any
+    One image gives a `Detections`, `Segmentation` or `Classification`, a list of images a list of results, and any
     other iterable a generator that takes an image from it for each result, so that the memory in
     use does not grow.
 
@@ -79,6 +80,10 @@ class Predictor:
         self._model = _load(config, str(checkpoint), device)
         self.classes: tuple[str, ...] = tuple(self._model.dataset_meta['classes'])
         self._colours = palette_of(self._model.dataset_meta)
+        self._pipeline: Any
+        if is_classifier(config):
+            self._pipeline = image_pipeline(config.test_dataloader.dataset.transform)
+            return
         # Built here, since the default scope may be another one when an image comes.
         with DefaultScope.overwrite_default_scope(config.default_scope):
             self._pipeline = Compose(_steps(config))
@@ -166,6 +171,8 @@ EXPECTED = (
 def _load(config: Config, checkpoint: str, device: str | None) -> Any:
     if not is_exported(checkpoint):
         return load_model(config, checkpoint, usable_device(device))
+    if is_classifier(config):
+        raise UserError(f'{checkpoint}: exported files of classifiers are not run')
     if device not in (None, 'cpu'):
         raise UserError(f'--device {device}: an exported file runs on the cpu; leave it out')
     return load_exported(config, checkpoint)
@@ -181,6 +188,8 @@ def _steps(config: Config) -> list[dict[str, Any]]:
 
 def _result(sample: Any, common: dict[str, Any]) -> Result:
     """Convert a data sample; another kind of model adds a subclass of `Result` and a case here."""
+    if 'pred_scores' in sample:
+        return Classification(all_scores=sample.pred_scores.cpu().numpy(), **common)
     if 'pred_sem_seg' in sample:
         label_map = sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
         return Segmentation(label_map=label_map, **common)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_codec
 
-from lightvit_mm.engine.drawing import Colour, draw_labels, draw_objects
+from lightvit_mm.engine.drawing import Colour, draw_labels, draw_names, draw_objects
 from lightvit_mm.engine.objects import Objects
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import IMAGE_SUFFIXES, write_whole
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import supervision
     from typing_extensions import Self  # in Python 3.10, typing has none
 
-__all__ = ['Detections', 'Result', 'Segmentation']
+__all__ = ['Classification', 'Detections', 'Result', 'Segmentation']
+
+# Of a classifier's classes, so many are named.
+MOST_LIKELY = 5
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -221,3 +224,46 @@ class Segmentation(Result):
 
     def _summary(self) -> str:
         return ', '.join(self.names)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Classification(Result):
+    """The class of the whole image.
+
+    Attributes:
+        all_scores: (classes,) float, the score of every class by number; they add up to 1.
+    """
+
+    all_scores: np.ndarray
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(n,) int, the most likely classes by number, at most five, the most likely first."""
+        return np.argsort(-self.all_scores, kind='stable')[:MOST_LIKELY]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(n,) float, the scores of `labels`."""
+        return self.all_scores[self.labels]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of `labels`."""
+        return [self.classes[label] for label in self.labels]
+
+    def _drawn(self, image: np.ndarray, side: int) -> Any:
+        named = zip(self.names, self.scores, strict=True)
+        return draw_names(image, [f'{name} {score:.2f}' for name, score in named], side)
+
+    def _found(self) -> dict[str, Any]:
+        return {
+            'classes': [
+                {'class': name, 'label': label, 'score': score}
+                for name, label, score in zip(
+                    self.names, self.labels.tolist(), self.scores.tolist(), strict=True
+                )
+            ]
+        }
+
+    def _summary(self) -> str:
+        return f'{self.names[0]} {self.scores[0]:.2f}'

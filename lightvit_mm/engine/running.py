@@ -17,8 +17,9 @@ from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from rich.console import Console
 
+from lightvit_mm.classification.published import use_published_input
 from lightvit_mm.data.checking import check_before_run
-from lightvit_mm.data.config import data_paths, datasets_of
+from lightvit_mm.data.config import data_paths, datasets_of, is_classifier
 from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.exported_model import is_exported, use_exported
 from lightvit_mm.engine.first_screen import FirstScreenHook, QuietRunner
@@ -144,7 +145,7 @@ def test(
         out: output for predictions: a .pkl file for detectors, a folder for the label maps of
             segmentors.
         show_dir: output folder for pictures.
-        tta: average over flips (and scales, for segmentors).
+        tta: average over flips (and scales, for segmentors). Classifiers have none of these three.
 
     Returns:
         The metrics.
@@ -154,6 +155,16 @@ def test(
             option does not fit the config, or ``out`` or ``show_dir`` is something else or cannot
             be written.
     """
+    if is_classifier(config):
+        for option, value in {'--out': out, '--show-dir': show_dir, '--tta': tta}.items():
+            if value:
+                raise UserError(
+                    f'{option} is for detectors and segmentors; tools/predict.py writes the '
+                    'classes of images, and tools/report.py shows the best and the worst'
+                )
+        if is_onnx(checkpoint):
+            raise UserError(f'{checkpoint}: exported files of classifiers are not evaluated')
+        use_published_input(config, checkpoint)
     is_detector = config.default_scope == 'mmdet'
     if out and is_detector and Path(out).suffix not in ('.pkl', '.pickle'):
         raise UserError(f'--out {out}: predictions of a detector go into a .pkl file')

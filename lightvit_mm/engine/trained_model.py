@@ -1,4 +1,4 @@
-"""A trained detector or segmentor, loaded for inference."""
+"""A trained detector, segmentor or classifier, loaded for inference."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from lightvit_mm.backbones import PyramidBackbone
-from lightvit_mm.data.config import class_heads
+from lightvit_mm.classification.published import readable_names, use_published_input
+from lightvit_mm.data.config import class_heads, is_classifier
 from lightvit_mm.engine.memory import keep_freed_memory
 from lightvit_mm.engine.model_checks import dataset_meta_of, require_whole
 from lightvit_mm.errors import UserError
@@ -41,7 +42,7 @@ def usable_device(name: str | None) -> str:
 
 
 def load_model(config: Config, checkpoint: str, device: str, backbone_only: bool = False) -> Any:
-    """Load the trained detector or segmentor of a config, in eval mode and deploy form.
+    """Load the trained model of a config, in eval mode and deploy form.
 
     Its ``dataset_meta`` has the classes and colours to show: those in the checkpoint if it has
     them, else those of the config's test data.
@@ -55,6 +56,8 @@ def load_model(config: Config, checkpoint: str, device: str, backbone_only: bool
     Raises:
         UserError: the checkpoint lacks weights, or there is no name for every class.
     """
+    if is_classifier(config):
+        return _load_classifier(config, checkpoint, device)
     if config.default_scope == 'mmdet':
         from mmdet.apis import init_detector as init_model
     else:
@@ -66,6 +69,24 @@ def load_model(config: Config, checkpoint: str, device: str, backbone_only: bool
     if not backbone_only:
         model.dataset_meta = _dataset_meta(config, content, checkpoint)
     return deploy_form(model)
+
+
+def _load_classifier(config: Config, checkpoint: str, device: str) -> Any:
+    use_published_input(config, checkpoint)
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model)
+    require_whole(model, checkpoint)
+    content = load_checkpoint(model, checkpoint, map_location='cpu')
+    classes = dataset_meta_of(content, checkpoint).get('classes') or ()
+    number = model.head.num_classes
+    names = readable_names(classes, number)
+    if len(names) != number:
+        raise UserError(
+            f'{checkpoint} names {len(names)} classes, and model.head.num_classes is {number}. Use '
+            'the config that the checkpoint was trained with'
+        )
+    model.cfg, model.dataset_meta = config, {'classes': names}
+    return deploy_form(model.to(device).eval())
 
 
 def deploy_form(model: Any) -> Any:

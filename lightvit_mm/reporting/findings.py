@@ -12,12 +12,19 @@ import mmcv
 import numpy as np
 from PIL import Image
 
-from lightvit_mm.engine.drawing import draw_labels, draw_objects
+from lightvit_mm.engine.drawing import draw_labels, draw_name, draw_objects
 from lightvit_mm.reporting import charts, detection
 from lightvit_mm.reporting.segmentation import iou_and_accuracy
-from lightvit_mm.reporting.validating import Detections, LabelMap, Segments
+from lightvit_mm.reporting.validating import (
+    SHOWN,
+    Choice,
+    Choices,
+    Detections,
+    LabelMap,
+    Segments,
+    half_of,
+)
 
-SHOWN = 24  # most images to show as the best, and as the worst
 PICTURE_SIDE = 360  # pixels, longer side
 CONFUSIONS = 12  # most rows in the table of confusions
 
@@ -116,7 +123,7 @@ def of_detector(validated: Detections) -> Findings:
         )
 
     what = 'masks' if 'segm' in validated.precision else 'boxes'
-    half = _half(len(ranked))
+    half = half_of(len(ranked))
     matrix, confusions = _confusion(validated.confusion, [*classes, 'background'], 'objects')
     return Findings(
         tables,
@@ -163,7 +170,7 @@ def of_segmentor(validated: Segments) -> Findings:
         )
         return Pair(Path(image.path).name, f'mIoU {image.miou:.1f}', truth, found)
 
-    half = _half(len(ranked))
+    half = half_of(len(ranked))
     picture, confusions = _confusion(matrix, classes, 'pixels')
     return Findings(
         [table],
@@ -179,6 +186,44 @@ def of_segmentor(validated: Segments) -> Findings:
     )
 
 
+def of_classifier(validated: Choices) -> Findings:
+    """Summarise a classifier's predictions on the validation set."""
+    classes, matrix = validated.classes, validated.confusion
+    right, true, found = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    with np.errstate(invalid='ignore'):
+        values = zip(classes, true, 100 * right / true, 100 * right / found, strict=True)
+    rows = [['all', f'{true.sum():,}', percent(100 * right.sum() / true.sum()), '-']]
+    rows += [[name, f'{number:,}', percent(a), percent(p)] for name, number, a, p in values]
+    head = ['class', 'images', 'accuracy', 'precision']
+    table = Table('Accuracy and precision by class, in percent', head, rows)
+
+    def pair(image: Choice) -> Pair:
+        rgb = np.asarray(Image.open(io.BytesIO(image.content)).convert('RGB'))
+        truth, guess = classes[image.truth], classes[image.found]
+        is_right = image.truth == image.found
+        measure = f'{image.share:.2f} for the true class' + ('' if is_right else f': {guess}')
+        return Pair(
+            Path(image.path).name,
+            measure,
+            _jpeg(draw_name(rgb, truth, PICTURE_SIDE)),
+            _jpeg(draw_name(rgb, f'{guess} {image.score:.2f}', PICTURE_SIDE, right=is_right)),
+        )
+
+    picture, confusions = _confusion(matrix, classes, 'images')
+    half = half_of(validated.number)
+    return Findings(
+        [table],
+        validated.number,
+        picture,
+        len(classes) <= charts.MOST_NUMBERS,
+        'Images, by their true and their most likely class.',
+        confusions,
+        'Ranked by the score of the true class.',
+        [pair(image) for image in validated.images[:half]],
+        [pair(image) for image in validated.images[half:][::-1]],
+    )
+
+
 def percent(value: float) -> str:
     """A number in a table; NaN, and pycocotools' -1 for undefined figures, become a dash."""
     return f'{value:.1f}' if value >= 0 else '-'
@@ -191,11 +236,6 @@ def data_url(content: bytes, kind: str) -> str:
 
 def _left_out(number: int, without: str) -> str:
     return f' Images without {without} are not ranked: {number}.' if number else ''
-
-
-def _half(number: int) -> int:
-    """How many of ``number`` images to show as the best; the worst are other images."""
-    return min(SHOWN, (number + 1) // 2)
 
 
 def _jpeg(picture: Image.Image) -> str:

@@ -19,12 +19,13 @@ from lightvit_mm.reporting import charts, detection
 from lightvit_mm.reporting.findings import (
     Table,
     data_url,
+    of_classifier,
     of_detector,
     of_segmentor,
     percent,
 )
 from lightvit_mm.reporting.run_folder import RunFolder, read_run
-from lightvit_mm.reporting.validating import Detections, validate
+from lightvit_mm.reporting.validating import Choices, Detections, validate
 
 
 def write_report(
@@ -68,8 +69,11 @@ def write_report(
         )
     else:
         validated = validate(config, checkpoint, device)
+        number = len(validated.images)
         if isinstance(validated, Detections):
             findings = of_detector(validated)
+        elif isinstance(validated, Choices):
+            findings, number = of_classifier(validated), validated.number
         else:
             findings = of_segmentor(validated)
     page = (
@@ -96,7 +100,7 @@ def write_report(
     )
     content = page.encode()
     write_whole(file, content)
-    predicted = f', {len(validated.images)} validation images' if findings else ''
+    predicted = f', {number} validation images' if findings else ''
     return f'{run.position}{predicted}: report in {file} ({len(content) / 1e6:.1f} MB)'
 
 
@@ -111,7 +115,7 @@ def _missing(history: History) -> list[str]:
     if not history.loss:
         missing.append('No loss yet: nothing has been logged.')
     if not history.metrics:
-        missing.append("No validation yet: the log has neither COCO's AP nor mIoU.")
+        missing.append("No validation yet: the log has neither COCO's AP, mIoU nor top-1.")
     return missing
 
 
@@ -166,6 +170,8 @@ def _curves(history: History) -> dict[str, str]:
         add({n: metrics.get(k, {}) for n, k in names.items()}, f'AP of {of} by size', 'percent')
     names = {name: name for name in ('mIoU', 'mAcc', 'aAcc')}
     add({n: metrics.get(key, {}) for n, key in names.items()}, 'IoU and accuracy', 'percent')
+    names = {name: name for name in ('top1', 'top5')}
+    add({n: metrics.get(key, {}) for n, key in names.items()}, 'Accuracy', 'percent')
     add({'whole': history.time, 'waiting for images': history.data_time}, 'Time', 'seconds')
     add({'memory': history.memory}, 'Memory', 'MB')
     return drawn

@@ -14,12 +14,14 @@ from mmengine.config import Config
 from rich.progress import track
 
 from lightvit_mm.data.checking import check_before_run
-from lightvit_mm.data.config import evaluators_of
+from lightvit_mm.data.config import evaluators_of, is_classifier
 from lightvit_mm.engine.broken_samples import NamingRunner
 from lightvit_mm.engine.drawing import Colour, palette_of
 from lightvit_mm.engine.objects import from_annotations, from_instances
 from lightvit_mm.engine.trained_model import load_model, usable_device
 from lightvit_mm.reporting import detection, segmentation
+
+SHOWN = 24  # most images to show as the best, and as the worst
 
 
 @dataclass
@@ -77,7 +79,46 @@ class Segments:
     confusion: np.ndarray
 
 
-def validate(config: Config, checkpoint: str, device: str | None = None) -> Detections | Segments:
+@dataclass
+class Choice:
+    """Prediction of a classifier for one image.
+
+    Attributes:
+        path: its file, or its name in an archive.
+        content: the file.
+        truth, found: true and most likely class.
+        share: score of the true class.
+        score: score of the most likely class.
+    """
+
+    path: str
+    content: bytes
+    truth: int
+    found: int
+    share: float
+    score: float
+
+
+@dataclass
+class Choices:
+    """Predictions of a classifier.
+
+    Attributes:
+        classes: names of the classes.
+        images: the first and the last of all images by the score of their true class.
+        number: number of images in the validation set.
+        confusion: (classes, classes), images by true class and most likely class.
+    """
+
+    classes: tuple[str, ...]
+    images: list[Choice]
+    number: int
+    confusion: np.ndarray
+
+
+def validate(
+    config: Config, checkpoint: str, device: str | None = None
+) -> Detections | Segments | Choices:
     """Predict on every image of a config's validation set, and show progress.
 
     Args:
@@ -92,6 +133,8 @@ def validate(config: Config, checkpoint: str, device: str | None = None) -> Dete
     check_before_run(config, ('val',))
     model = load_model(config, checkpoint, usable_device(device))
     loader = NamingRunner.build_dataloader(_in_order(config.val_dataloader))
+    if is_classifier(config):
+        return _choices(model, loader)
     if config.default_scope == 'mmdet':
         return _detections(model, loader, config)
     return _segments(model, loader)
@@ -150,3 +193,27 @@ def _segments(model: Any, loader: Any) -> Segments:
         pngs = [cv2.imencode('.png', labels)[1].tobytes() for labels in (truth, found)]
         images.append(LabelMap(sample.img_path, pngs[0], pngs[1], miou))
     return Segments(classes, palette_of(metainfo), images, total)
+
+
+def _choices(model: Any, loader: Any) -> Choices:
+    dataset, classes = loader.dataset, tuple(model.dataset_meta['classes'])
+    matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    chosen = []
+    for number, sample in enumerate(_predictions(model, loader)):
+        truth, found = int(sample.gt_label), int(sample.pred_label)
+        matrix[truth, found] += 1
+        scores = sample.pred_scores
+        chosen.append((number, truth, found, float(scores[truth]), float(scores[found])))
+    chosen.sort(key=lambda choice: -choice[3])
+    half = half_of(len(chosen))
+    images = []
+    for number, truth, found, share, score in chosen[:half] + chosen[half:][-SHOWN:]:
+        with dataset.open(number) as file:
+            path, content = dataset.name(number), file.read()
+        images.append(Choice(path, content, truth, found, share, score))
+    return Choices(classes, images, len(chosen), matrix)
+
+
+def half_of(number: int) -> int:
+    """How many of ``number`` images to show as the best; the worst are other images."""
+    return min(SHOWN, (number + 1) // 2)

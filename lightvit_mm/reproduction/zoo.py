@@ -25,8 +25,15 @@ INPUTS = {
     'ssdlite': (320, 320),
     'rtmdet': (640, 640),
     'light': (640, 640),
+    'in1k': (224, 224),
 }
-DATASETS = {'coco': 'COCO 2017', 'ade20k': 'ADE20K', 'voc12aug': 'PASCAL VOC 2012, augmented'}
+DATASETS = {
+    'coco': 'COCO 2017',
+    'ade20k': 'ADE20K',
+    'voc12aug': 'PASCAL VOC 2012, augmented',
+    'in1k': 'ImageNet-1k',
+}
+CLASSIFIER = 'classifier'
 HEADS = {
     'retinanet': 'RetinaNet',
     'mask_rcnn': 'Mask R-CNN',
@@ -38,11 +45,13 @@ HEADS = {
     'lraspp': 'LRASPP',
     'upernet': 'UperNet',
     'deeplabv3': 'DeepLabv3',
+    CLASSIFIER: 'classifier',
 }
 TASKS = {
     'retinanet': 'Object Detection',
     'mask_rcnn': 'Instance Segmentation',
     'light': 'Object Detection',
+    CLASSIFIER: 'Image Classification',
     'ssdlite': 'Object Detection',
     'rtmdet': 'Object Detection',
 }
@@ -50,10 +59,10 @@ INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of the training form)
 and multiply-accumulates are measured here, at 800 x 1344 for COCO (light and RTMDet: 640 x 640,
-SSDLite: 320 x 320) and 512 x 512 otherwise; for Mask R-CNN, without the parts that run once per
-proposal. Published results, box and mask AP or mIoU in percent, are others', from
-`configs/published.yml`; *recalled* ones are from memory and not verified. The weights are those
-that a config begins with ([weights.md](weights.md)).
+SSDLite: 320 x 320), 512 x 512 for segmentors and 224 x 224 for classifiers (`_in1k`, MobileViT's
+256 x 256); for Mask R-CNN, without the parts that run once per proposal. Published results, box
+and mask AP or mIoU in percent, are others', from `configs/published.yml`; *recalled* ones are from
+memory and not verified. The weights are those that a config begins with ([weights.md](weights.md)).
 **We have not reproduced any of them yet**: that needs COCO or ADE20K, and GPUs.
 `python tools/reproduce.py --check` compares each config with the published recipe.
 
@@ -108,6 +117,10 @@ HEADER = (
 
 def split_name(name: str) -> tuple[str, str, str, str]:
     """Split the name of a config into head, family, arch and data set."""
+    variant, is_classifier, _ = name.partition('_in1k')
+    if is_classifier:
+        family = next(family for family in FAMILIES if variant.startswith(f'{family}_'))
+        return CLASSIFIER, family, variant.removeprefix(f'{family}_'), 'in1k'
     head = next(head for head in HEADS if name.startswith(f'{head}_'))
     rest, dataset = name.removeprefix(f'{head}_').rsplit('_', 1)
     family = next(family for family in FAMILIES if rest.startswith(f'{family}_'))
@@ -127,6 +140,8 @@ def measure(file: Path) -> dict[str, Any]:
     init_default_scope(config.default_scope)
     model: nn.Module = MODELS.build(config.model)
     height, width = INPUTS.get(head) or INPUTS[dataset]
+    if head == CLASSIFIER:  # MobileViT's are larger
+        height = width = config.val_dataloader.dataset.transform.input_size
     return {
         'Name': file.stem,
         'In Collection': FAMILIES[family].name,
@@ -209,7 +224,9 @@ def _weights_line(weights: Weights) -> str:
 
 
 def _initial_weights(name: str) -> str:
-    _, family, arch, _ = split_name(name)
+    head, family, arch, _ = split_name(name)
+    if head == CLASSIFIER:
+        return 'random'
     weights = next((w for w in WEIGHTS if w.model == f'{family}_{arch}'), None)
     if weights is None:
         return 'none published'

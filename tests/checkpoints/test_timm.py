@@ -33,27 +33,12 @@ def timm():
     return timm_reference.import_timm()
 
 
-@torch.no_grad()
-def randomise(model: torch.nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
-        if not tensor.is_floating_point():
-            continue
-        if name.endswith('running_var'):
-            tensor.uniform_(0.5, 2)
-        elif name.endswith(('running_mean', 'bias')) or 'attention_biases' in name:
-            tensor.normal_(std=0.1)
-        elif tensor.ndim <= 1:
-            tensor.normal_(1, 0.1)
-        else:
-            tensor.normal_(std=0.7 / tensor[0].numel() ** 0.5)
-
-
 @pytest.mark.parametrize('name', MODELS)
 def test_same_outputs(timm, tmp_path, name, mm_log):
     family, arch, levels = MODELS[name]
     theirs = timm.create_model(name, features_only=True).eval()
     whole = timm.create_model(name).eval()
-    randomise(whole)
+    timm_reference.randomise(whole)
     # timm's pyramid is the model without head under other names; both keep their order.
     pairs = zip(theirs.state_dict().values(), whole.state_dict().items(), strict=False)
     for value, (key, source) in pairs:
@@ -77,7 +62,7 @@ def test_same_outputs(timm, tmp_path, name, mm_log):
 
 def test_same_tokens_of_deit(timm, tmp_path):
     theirs = timm.create_model('deit_tiny_patch16_224').eval()
-    randomise(theirs)
+    timm_reference.randomise(theirs)
     file = tmp_path / 'model.safetensors'
     save_file(theirs.state_dict(), file)
     init_cfg = {'type': 'Pretrained', 'checkpoint': str(file)}

@@ -88,6 +88,9 @@ def test_every_leaf_begins_with_what_was_published():
             assert comment.startswith('# Published'), file.stem
             for value in rows[file.stem].published.values():
                 assert str(value) in comment, f'{file.stem}: {value}'
+        elif '_in1k' in file.stem:
+            assert comment.startswith(('# Published: top-1 ', '# No published figure')), file.stem
+            assert 'ecipe' in comment, file.stem
         elif not file.stem.endswith('_shapes'):
             assert comment.startswith(('# No published figure', '# No figure published')), file.stem
             assert 'ecipe' in comment, file.stem

@@ -1,0 +1,3 @@
+# Published: top-1 73.4 (EfficientViT paper). Recipe: microsoft/Cream.
+_base_ = './_base_/in1k_efficientvit.py'
+model = dict(backbone=dict(arch='m3'))

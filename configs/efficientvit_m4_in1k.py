@@ -1,0 +1,3 @@
+# Published: top-1 74.3 (EfficientViT paper). Recipe: microsoft/Cream.
+_base_ = './_base_/in1k_efficientvit.py'
+model = dict(backbone=dict(arch='m4'))

@@ -1,0 +1,4 @@
+# Published: top-1 78.3 (MobileViT paper and cvnets-v0.1 README), of the averaged weights. Recipe:
+# cvnets-v0.1.
+_base_ = './_base_/in1k_mobilevit.py'
+model = dict(backbone=dict(arch='s'))

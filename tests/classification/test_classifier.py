@@ -1,0 +1,123 @@
+"""Classifiers with published heads: the same logits, whatever layout the weights come in."""
+
+import pytest
+import torch
+from helpers import golden_files, timm_reference
+from helpers.variants import largest_deviation
+from mmengine.registry import MODELS
+from mmengine.runner import load_checkpoint
+from safetensors.torch import save_file
+
+from lightvit_mm.classification import ImageClassifier
+
+LAST = {'out_indices': (3,)}
+BN = {'norm': {'type': 'BN1d'}}
+KINDS = {
+    'RepViT': (LAST, BN),
+    'EfficientViT': ({'out_indices': (2,), 'window_sizes': (7, 7, 4)}, BN),
+    'EdgeViT': ({**LAST, 'out_norm': True}, {}),
+    'MobileViT': ({**LAST, 'expand_last': True}, {'dropout': 0.1}),
+    'ShuffleSwin': (
+        {**LAST, 'shuffle': False, 'out_norm': False},
+        {'norm': {'type': 'LN', 'eps': 1e-5}},
+    ),
+    'ShuffleDeiT': (
+        {'class_token': True, 'shuffle': False},
+        {'norm': {'type': 'LN', 'eps': 1e-6}},
+    ),
+}
+
+
+def classifier(family: str, arch: str, **head) -> ImageClassifier:
+    backbone, usual = KINDS[family]
+    config = {
+        'type': 'ImageClassifier',
+        'backbone': {'type': family, 'arch': arch, **backbone},
+        'head': {'type': 'ClassifierHead', 'num_classes': 1000, **usual, **head},
+    }
+    return MODELS.build(config).eval()
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return model(x)
+
+
+@pytest.mark.parametrize('name', ['efficientvit_m0', 'efficientvit_m4', 'easycv_edgevit_xxs'])
+def test_golden_logits(name, tmp_path, mm_log):
+    golden = golden_files.read(name)
+    weights, run = golden_files.weights(golden), golden['runs'][2]
+    if name.startswith('efficientvit'):
+        # The authors' code reads the biases when eval() is called. These logits come from weights
+        # loaded after that, and so from biases of 0.
+        weights |= {k: torch.zeros_like(v) for k, v in weights.items() if 'attention_biases' in k}
+    family = 'EfficientViT' if name.startswith('efficientvit') else 'EdgeViT'
+    model = classifier(family, golden['name'].split('_')[-1])
+    file = tmp_path / 'weights.pth'
+    torch.save(weights, file)
+    load_checkpoint(model, str(file), strict=True)
+    outputs = logits(model, golden_files.image(run['input']))
+    assert golden_files.deviation(outputs, run['outputs'][0]) < 1e-4
+    if family == 'EdgeViT':
+        assert any('tensors from the EasyCV layout' in line for line in mm_log)
+
+
+@pytest.mark.parametrize(
+    ('family', 'arch', 'name', 'size'),
+    [
+        ('RepViT', 'm0_9', 'repvit_m0_9', 64),
+        ('RepViT', 'm1', 'repvit_m1', 64),
+        ('EfficientViT', 'm0', 'efficientvit_m0', 224),
+        ('MobileViT', 'xxs', 'mobilevit_xxs', 64),
+        ('ShuffleSwin', 'tiny', 'swin_tiny_patch4_window7_224', 224),
+        ('ShuffleDeiT', 'tiny', 'deit_tiny_patch16_224', 224),
+    ],
+)
+def test_same_logits_as_timm(family, arch, name, size, tmp_path):
+    theirs = timm_reference.import_timm().create_model(name).eval()
+    timm_reference.randomise(theirs)
+    file = tmp_path / 'model.safetensors'
+    save_file(theirs.state_dict(), file)
+    x = torch.randn(1, 3, size, size)
+    expected = logits(theirs, x)
+    ours = classifier(family, arch)
+    load_checkpoint(ours, str(file), strict=True)
+    assert largest_deviation([logits(ours, x)], [expected]) < 1e-4
+    if family == 'RepViT':
+        # Two heads; the one of the model above is both of them folded.
+        ours = classifier(family, arch, distilled=True)
+        load_checkpoint(ours, str(file), strict=True)
+        assert largest_deviation([logits(ours, x)], [expected]) < 1e-4
+
+
+@pytest.mark.parametrize('family', [*KINDS, 'ShuffleT2TViT'])
+def test_its_backbone_starts_a_detector(family, tmp_path):
+    KINDS.setdefault('ShuffleT2TViT', ({'class_token': True}, {'norm': {'type': 'LN'}}))
+    arch = next(iter(MODELS.get(family).arch_settings))
+    model = classifier(family, arch)
+    timm_reference.randomise(model)
+    file = tmp_path / 'epoch_1.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, file)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(file)}
+    options = {key: KINDS[family][0][key] for key in ('shuffle',) if key in KINDS[family][0]}
+    backbone = MODELS.build({'type': family, 'arch': arch, 'init_cfg': init_cfg, **options})
+    backbone.init_weights()
+    trained, taken = model.backbone.state_dict(), backbone.state_dict()
+    shared = [name for name in trained if name in taken]
+    assert len(shared) > 0.95 * len(trained)
+    for name in shared:
+        if trained[name].shape == taken[name].shape:
+            assert torch.equal(trained[name], taken[name]), name
+        else:  # the windows of the last stage
+            assert name.endswith('attention_biases.table')
+            assert taken[name].shape[1] == 49
+            corners = [0, 6, 42, 48]
+            assert taken[name][:, corners].abs().sum() > 0
+
+
+def test_a_class_token_has_no_levels():
+    with pytest.raises(ValueError, match='out_indices has no effect'):
+        MODELS.build({'type': 'ShuffleDeiT', 'arch': 'tiny', 'class_token': True, **LAST})
+    for window_sizes in ((7, 7), (7, 7, 0)):
+        with pytest.raises(ValueError, match='three sides'):
+            MODELS.build({'type': 'EfficientViT', 'arch': 'm0', 'window_sizes': window_sizes})

@@ -1,0 +1,161 @@
+"""The tools with a classifier: train, resume, test, predict, report; a detector from it."""
+
+import json
+
+import pytest
+import torch
+from helpers import class_folders, small_data, timm_reference
+from helpers.class_folders import tiny_classifier
+from mmengine.registry import MODELS, init_default_scope
+
+from lightvit_mm.classification.published import readable_names, use_published_input
+from lightvit_mm.engine.amp import use_amp
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.predicting import predict
+from lightvit_mm.engine.running import test as evaluate
+from lightvit_mm.engine.running import train
+from lightvit_mm.errors import UserError
+from lightvit_mm.reporting.report import write_report
+
+
+@pytest.fixture(autouse=True)
+def _timm(quick_runner):
+    timm_reference.import_timm()
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return class_folders.write_images(tmp_path_factory.mktemp('classes'))
+
+
+@pytest.fixture(scope='module')
+def trained(data, tmp_path_factory):
+    """The work dir of a training of three epochs."""
+    work = tmp_path_factory.mktemp('trained')
+    timm_reference.import_timm()
+    train(tiny_classifier(data, work))
+    return work
+
+
+def weights(work, epoch):
+    return torch.load(work / f'epoch_{epoch}.pth', weights_only=False)['state_dict']
+
+
+def test_a_resumed_training_is_the_same_to_the_bit(data, trained, tmp_path):
+    train(tiny_classifier(data, tmp_path), resume=str(trained / 'epoch_1.pth'))
+    expected, found = weights(trained, 3), weights(tmp_path, 3)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    # The checkpoints hold no teacher and no normalisation.
+    assert {name.split('.')[0] for name in expected} == {'backbone', 'head'}
+
+
+def test_it_learns(data, trained, tmp_path):
+    metrics = evaluate(tiny_classifier(data, tmp_path), str(trained / 'epoch_3.pth'))
+    assert set(metrics) == {'top1'}  # of three classes, five are all
+    logged = [json.loads(line) for file in trained.glob('*/vis_data/scalars.json')
+              for line in file.read_text().splitlines()]  # fmt: skip
+    assert [entry['top1'] for entry in logged if 'top1' in entry][-1] == metrics['top1']
+
+
+@pytest.mark.parametrize(
+    'options', [{'out': 'x.pkl'}, {'show_dir': 'x'}, {'tta': True}], ids=lambda o: next(iter(o))
+)
+def test_options_that_classifiers_do_not_have(data, tmp_path, options):
+    with pytest.raises(UserError, match='is for detectors and segmentors'):
+        evaluate(tiny_classifier(data, tmp_path), 'weights.pth', **options)
+
+
+def test_predictions(data, trained, tmp_path):
+    config = tiny_classifier(data, tmp_path)
+    made = predict(config, str(trained / 'epoch_3.pth'), str(data / 'val'), str(tmp_path / 'out'))
+    assert len(made.pictures) == 12
+    assert all(picture.is_file() for picture in made.pictures)
+    entries = json.loads(made.json_file.read_text())['images']
+    for entry in entries:
+        assert sorted(found['class'] for found in entry['classes']) == ['blue', 'green', 'red']
+        scores = [found['score'] for found in entry['classes']]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1)
+    right = [entry['classes'][0]['class'] in entry['file'] for entry in entries]
+    metrics = evaluate(tiny_classifier(data, tmp_path / 'test'), str(trained / 'epoch_3.pth'))
+    assert 100 * sum(right) / 12 == pytest.approx(metrics['top1'])
+
+
+def test_the_report(trained):
+    line = write_report(trained)
+    assert '12 validation images' in line
+    page = (trained / 'report.html').read_text()
+    for text in ('Accuracy by iteration', 'The 6 best images', 'of the true class', '>blue<'):
+        assert text in page, text
+
+
+def test_a_detector_is_trained_from_it(trained, small_coco, tmp_path):
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(trained / 'epoch_3.pth')}
+    config = small_data.tiny_detector(
+        small_coco, tmp_path, **{'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 5}
+    )
+    config.model.backbone.update(init_cfg=init_cfg, frozen_stages=4)
+    config.log_level = 'ERROR'
+    runner = train(config)
+    ours = {f'backbone.{name}': value for name, value in runner.model.backbone.state_dict().items()}
+    start = weights(trained, 3)
+    kept = [name for name in ours if name.startswith('backbone.stages.')]
+    assert kept
+    assert all(torch.equal(ours[name], start[name]) for name in kept if 'num_batches' not in name)
+
+
+def test_published_weights_bring_their_input():
+    config = load_config('repvit_m1_1_in1k')
+    use_published_input(config, 'timm://repvit_m1_1')
+    from timm.data import create_transform
+
+    transform = config.test_dataloader.dataset.transform
+    resize, crop, *_ = create_transform(**transform).transforms
+    assert (resize.size, tuple(crop.size)) == (235, (224, 224))
+    config = load_config('mobilevit_xxs_in1k')
+    resize, *_ = create_transform(**config.test_dataloader.dataset.transform).transforms
+    assert resize.size == 288
+    use_published_input(config, 'a/file.pth')
+    assert config.model.data_preprocessor.rgb_to_bgr
+    use_published_input(config, 'timm://mobilevit_xxs')
+    assert not config.model.data_preprocessor.rgb_to_bgr
+    assert list(config.model.data_preprocessor.std) == [255.0] * 3
+
+
+def test_names_of_classes():
+    names = readable_names((), 1000)
+    assert len(names) == 1000
+    assert names[0].startswith('tench')
+    assert readable_names(('n01440764', 'cat'), 2) == (names[0], 'cat')
+
+
+def test_amp_keeps_the_clipping():
+    config = load_config('repvit_m0_6_in1k')
+    use_amp(config)
+    assert config.optim_wrapper.type.endswith('AdaptiveClipOptimWrapper')
+    assert config.optim_wrapper.type != 'AdaptiveClipOptimWrapper'
+    assert config.optim_wrapper.clip_factor == 0.02
+
+
+def test_a_teacher(tmp_path):
+    timm = timm_reference.import_timm()
+    torch.save(timm.create_model('test_resnet', num_classes=3).state_dict(), tmp_path / 'x.pth')
+    config = load_config('repvit_m0_6_in1k_distill').model
+    config.head.num_classes = 3
+    config.backbone.arch = {'embed_dims': (8, 8, 8, 8), 'depths': (1, 1, 1, 1)}
+    config.teacher = {'model': 'test_resnet', 'checkpoint': str(tmp_path / 'x.pth')}
+    init_default_scope('mmengine')
+    model = MODELS.build(config)
+    samples = [type('Sample', (), {'gt_label': label}) for label in (0, 1)]
+    with pytest.raises(UserError, match='needs a teacher'):
+        model.loss(torch.randn(2, 3, 64, 64), samples)
+    model.init_weights()
+    losses = model.loss(torch.randn(2, 3, 64, 64), samples)
+    assert set(losses) == {'loss_label', 'loss_teacher'}
+    sum(losses.values()).backward()
+    assert model.head.fc_dist.weight.grad.abs().sum() > 0
+    assert not any('teacher' in name for name in model.state_dict())
+    config.head.distilled = False
+    with pytest.raises(ValueError, match=r'needs head\.distilled'):
+        MODELS.build(config)
