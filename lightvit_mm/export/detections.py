@@ -26,7 +26,15 @@ from torch import Tensor, nn
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.onnx_ops import nms, roi_align
 
-__all__ = ['SingleStageDetections', 'TwoStageDetections', 'check_size', 'detections_of']
+__all__ = [
+    'SingleStageDetections',
+    'TwoStageDetections',
+    'check_detector',
+    'check_size',
+    'decode',
+    'detections_of',
+    'levels_of',
+]
 
 # Below every score, and below every threshold.
 DROPPED = -1.0
@@ -53,7 +61,7 @@ class SingleStageDetections(nn.Module):
         detector: Any = self.detector
         head, cfg = detector.bbox_head, detector.bbox_head.test_cfg
         levels = []
-        for scores, deltas, priors in _levels(head, detector.extract_feat(x)):
+        for scores, deltas, priors in levels_of(head, detector.extract_feat(x)):
             # The best pairs of prior and class belong to the priors with the best single scores.
             _, best = _top(scores.amax(1), cfg.nms_pre)
             classes = scores.shape[1]
@@ -61,7 +69,7 @@ class SingleStageDetections(nn.Module):
             best = best[pairs // classes]
             levels.append((top, pairs % classes, deltas[best], priors[best]))
         scores, labels, deltas, priors = (torch.cat(values) for values in zip(*levels, strict=True))
-        boxes = _decode(head.bbox_coder, priors, deltas, x.shape[2:])
+        boxes = decode(head.bbox_coder, priors, deltas, x.shape[2:])
         keep = _suppress(boxes, scores, labels, cfg, cfg.get('score_thr', 0))
         return boxes[keep], scores[keep], labels[keep]
 
@@ -93,7 +101,7 @@ class TwoStageDetections(nn.Module):
         priors = proposals[:, 1:]
         if not head.bbox_head.reg_class_agnostic:
             priors = priors[:, None].expand(count, classes, 4).reshape(-1, 4)
-        boxes = _decode(head.bbox_head.bbox_coder, priors, deltas.reshape(-1, 4), size)
+        boxes = decode(head.bbox_head.bbox_coder, priors, deltas.reshape(-1, 4), size)
         boxes = boxes.reshape(count, -1, 4).expand(count, classes, 4).reshape(-1, 4)
         labels = torch.arange(classes, device=x.device).expand(count, classes).reshape(-1)
         scores = scores.reshape(-1)
@@ -112,16 +120,27 @@ class TwoStageDetections(nn.Module):
         detector: Any = self.detector
         head, cfg = detector.rpn_head, detector.rpn_head.test_cfg
         levels = []
-        for level, (scores, deltas, priors) in enumerate(_levels(head, features)):
+        for level, (scores, deltas, priors) in enumerate(levels_of(head, features)):
             top, best = _top(scores.squeeze(1), cfg.nms_pre)
             levels.append((top, torch.full_like(best, level), deltas[best], priors[best]))
         scores, ids, deltas, priors = (torch.cat(values) for values in zip(*levels, strict=True))
-        boxes = _decode(head.bbox_coder, priors, deltas, size)
+        boxes = decode(head.bbox_coder, priors, deltas, size)
         return boxes[_suppress(boxes, scores, ids, cfg, DROPPED)]
 
 
 def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
     """The exportable form of a detector.
+
+    Raises:
+        UserError: see `check_detector`.
+    """
+    check_detector(detector)
+    two_stages = isinstance(detector, TwoStageDetector)
+    return TwoStageDetections(detector) if two_stages else SingleStageDetections(detector)
+
+
+def check_detector(detector: Any) -> None:
+    """Check that a detector consists of the parts that this module can replace.
 
     Raises:
         UserError: the detector or one of its parts is not supported.
@@ -142,7 +161,6 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
             raise UserError(f'test_cfg: nms of type {kind} cannot be exported, only nms')
     if dense.test_cfg.get('nms_pre', 0) < 1:
         raise UserError('test_cfg.nms_pre must be positive for an export')
-    return TwoStageDetections(detector) if two_stages else SingleStageDetections(detector)
 
 
 def check_size(detector: Any, size: Sequence[int]) -> None:
@@ -179,7 +197,7 @@ def _parts(detector: Any) -> list[tuple[Any, Any]]:
     return parts
 
 
-def _levels(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+def levels_of(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Scores (n, classes), deltas (n, 4) and priors, (n, 4) or points (n, 2), of each level."""
     logits, deltas = head(features)
     sizes = [level.shape[2:] for level in logits]
@@ -215,7 +233,8 @@ def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values.topk(count)
 
 
-def _decode(coder: Any, priors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
+def decode(coder: Any, priors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
+    """Boxes (n, 4) in pixels, clipped to the image's size if the coder does that."""
     boxes = coder.decode(priors, deltas)
     if not coder.clip_border:
         return boxes
