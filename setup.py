@@ -11,6 +11,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'lightvit_mm/__init__.py').
 # The configs and tools in the package are links, which a wheel or an archive has as files.
 CARRIED = ['.mim/model-index.yml', '.mim/configs/*', '.mim/configs/_base_/*.py', '.mim/tools/*.py']
 FOR_CHECKOUTS = [f'.mim/tools/{tool}.py' for tool in ('build_mmcv', 'choose', 'model_zoo')]
+ONNX = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20']
 if not (HERE / 'lightvit_mm/.mim/configs/_base_').is_dir():
     sys.exit('lightvit_mm/.mim/configs is not a link to configs/: git clone -c core.symlinks=true')
 
@@ -44,7 +45,8 @@ setup(
             'onedl-mmdetection>=3.5.1',
             'onedl-mmsegmentation>=1.4.2',
         ],
-        'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
+        'onnx': ONNX,
+        'openvino': [*ONNX, 'openvino>=2025.0'],
         'tensorboard': ['tensorboard'],
         'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'mypy'],
     },

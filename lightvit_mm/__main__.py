@@ -30,7 +30,7 @@ COMMANDS = {
     'test': 'test.py',
     'report': 'report.py',
     'predict': 'predict.py',
-    'export': 'export_onnx.py',
+    'export': 'export.py',
     'benchmark': 'benchmark.py',
     'gpu-check': 'gpu_check.py',
     'reproduce': 'reproduce.py',

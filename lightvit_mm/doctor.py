@@ -306,7 +306,7 @@ def _other(name: str, probed: Probe, forks: bool) -> Line:
     if name == 'onnx':
         found = 'not installed' if absent else _short(probed.why)
         extra = "'lightvit_mm[onnx]'" if INSTALLED else "-e '.[onnx]'"
-        return Line(name, NOTE, f'{found}; for tools/export_onnx.py', f'pip install {extra}')
+        return Line(name, NOTE, f'{found}; for tools/export.py', f'pip install {extra}')
     if absent and (name == 'torchvision' or forks):
         return Line(name, OK, 'not installed, and not needed')
     found = 'not installed, and mmengine needs it' if absent else f'fails: {_short(probed.why)}'

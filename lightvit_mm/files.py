@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ __all__ = [
     'check_output_file',
     'check_output_folder',
     'whole_file',
+    'whole_files',
     'write_whole',
 ]
 
@@ -60,6 +62,55 @@ def whole_file(path: str | Path, shared: bool = False, keep_part: bool = False) 
             error.filename = str(path)
             del error.filename2  # with None, the message would end in "-> None"
         raise
+
+
+@contextmanager
+def whole_files(path: str | Path) -> Iterator[Path]:
+    """Yield a place for ``path`` in a temporary folder, for formats that have several files.
+
+    When the block ends, everything in that folder moves next to ``path``: it itself comes last, and
+    its older version goes first, so that no ``path`` ever stands beside the parts of another. As in
+    `whole_file`, old files stay until then.
+
+    Args:
+        path: the file by which the others are found. The block must write it.
+
+    Raises:
+        OSError: a file cannot be written; the error names ``path``.
+    """
+    target = Path(os.path.realpath(path))
+    folder = target.with_name(f'{target.name}.part')
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(folder)  # of a process that died
+        folder.mkdir()
+        part = folder / target.name
+        yield part
+        others = sorted(set(folder.iterdir()) - {part})
+        for file in (file for file in folder.rglob('*') if file.is_file()):
+            with open(file, 'rb') as content:
+                os.fsync(content.fileno())
+        if others or part.is_dir():
+            _remove(target)
+        for file in others:
+            _remove(target.with_name(file.name))
+            os.replace(file, target.with_name(file.name))
+        os.replace(part, target)
+    except OSError as error:
+        if error.errno and (not error.filename or str(folder) in str(error.filename)):
+            error.filename = str(path)
+            del error.filename2
+        raise
+    finally:
+        with suppress(OSError):
+            _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:

@@ -190,7 +190,7 @@ def test_backbones_alone(machine):
         'mmcv.ops': (NOTE, 'not installed'),
         'mmdet': (NOTE, 'not installed'),
         'mmseg': (NOTE, 'not installed'),
-        'onnx': (NOTE, 'not installed; for tools/export_onnx.py'),
+        'onnx': (NOTE, 'not installed; for tools/export.py'),
     }
 
 

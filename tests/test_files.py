@@ -8,7 +8,13 @@ import signal
 import pytest
 
 from lightvit_mm.errors import UserError, user_errors
-from lightvit_mm.files import check_output_file, check_output_folder, whole_file, write_whole
+from lightvit_mm.files import (
+    check_output_file,
+    check_output_folder,
+    whole_file,
+    whole_files,
+    write_whole,
+)
 
 
 @pytest.mark.parametrize('shared', [False, True])
@@ -246,3 +252,38 @@ def test_processes_of_a_group_end_at_once(monkeypatch):
     monkeypatch.setenv('RANK', '0')
     with user_errors():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def write_pair(path, text, fail=False):
+    with whole_files(path) as part:
+        part.with_suffix('.bin').write_text(text)
+        part.write_text(text)
+        if fail:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def test_several_files_appear_together_or_not_at_all(tmp_path):
+    path = tmp_path / 'folder/model.xml'
+    for fail, kept in ((False, 'old'), (True, 'old'), (False, 'new')):
+        (tmp_path / 'folder/model.xml.part').mkdir(parents=True, exist_ok=True)  # of a dead process
+        if fail:
+            with pytest.raises(OSError, match=r'model\.xml'):
+                write_pair(path, 'half', fail=True)
+        else:
+            write_pair(path, kept)
+        content = {file.name: file.read_text() for file in path.parent.iterdir()}
+        assert content == {'model.xml': kept, 'model.bin': kept}
+
+
+def test_no_file_stands_beside_the_parts_of_another(tmp_path, monkeypatch):
+    path = tmp_path / 'model.xml'
+    write_pair(path, 'old')
+    replace, seen = os.replace, []
+
+    def replaced(*arguments):
+        replace(*arguments)
+        seen.append({file.name: file.read_text() for file in tmp_path.iterdir() if file.is_file()})
+
+    monkeypatch.setattr(os, 'replace', replaced)
+    write_pair(path, 'new')
+    assert seen == [{'model.bin': 'new'}, {'model.bin': 'new', 'model.xml': 'new'}]

@@ -17,7 +17,8 @@ def main() -> int:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        'checkpoint', help='weights (a file or an https:// address) or an exported .onnx file'
+        'checkpoint',
+        help='weights (a file or an https:// address), or a file of tools/export.py',
     )
     parser.add_argument('images', help='an image, a folder, or a quoted glob pattern')
     parser.add_argument('--out', required=True, help='folder for pictures and predictions.json')

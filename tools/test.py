@@ -18,7 +18,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Evaluate a detector or a segmentor.')
     add_run_arguments(parser)
     parser.add_argument(
-        'checkpoint', help='weights (a file or an https:// address) or an exported .onnx file'
+        'checkpoint',
+        help='weights (a file or an https:// address), or a file of tools/export.py',
     )
     parser.add_argument(
         '--out',

@@ -14,16 +14,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import CompareDetections
-from lightvit_mm.export.onnx import export_module
+from lightvit_mm.export.exporting import export_subject
+from lightvit_mm.export.subject import Subject
 from lightvit_mm.measure.limits import DTYPES
-from lightvit_mm.runtimes.onnxruntime import INPUT, open_session
-from lightvit_mm.runtimes.openvino import open_model
+from lightvit_mm.runtimes.onnxruntime import OnnxSession
+from lightvit_mm.runtimes.openvino import OpenvinoSession
+from lightvit_mm.runtimes.session import Session
 
 OURS, THEIRS = 'lightvit_mm', 'timm'
 
@@ -113,7 +114,7 @@ def exported_forms(
         form: an inference form in fp32.
         runtimes: keys of `RUNTIMES`.
         names: names of its outputs, by default ``level0`` and so on.
-        compare: see `export_module`; the file is then compared on the form's image too.
+        compare: see `Subject`; the file is then compared on the form's image too.
 
     Raises:
         UserError: the exported file deviates.
@@ -128,30 +129,22 @@ def exported_forms(
         file = Path(folder, 'model.onnx')
         height, width = form.image.shape[2:]
         pictures = [image] if compare else []
-        export_module(form.model, file, names, (height, width), pictures=pictures, compare=compare)
+        size = (height, width)
+        export_subject(Subject(form.model, names, size, pictures=pictures, compare=compare), file)
         exporting = time.perf_counter() - begin
         for runtime in runtimes:
             begin = time.perf_counter()
-            call = partial(RUNTIMES[runtime](file), image)
+            call = partial(RUNTIMES[runtime](file).run, image)
             call()
             taken = exporting + time.perf_counter() - begin
             forms.append(replace(form, how=runtime, call=call, first_call=taken))
     return forms
 
 
-def _in_onnxruntime(file: Path) -> Callable[[np.ndarray], Any]:
-    session = open_session(file)
-    return lambda image: session.run(None, {INPUT: image})
-
-
-def _in_openvino(file: Path) -> Callable[[np.ndarray], Any]:
-    model = open_model(file)
-    return lambda image: model([image])
-
-
-RUNTIMES: dict[str, Callable[[Path], Callable[[np.ndarray], Any]]] = {
-    'onnxruntime': _in_onnxruntime,
-    'openvino': _in_openvino,
+# Both open the same ONNX file.
+RUNTIMES: dict[str, Callable[[Path], Session]] = {
+    'onnxruntime': OnnxSession,
+    'openvino': OpenvinoSession,
 }
 
 

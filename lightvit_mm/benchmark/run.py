@@ -23,6 +23,7 @@ from lightvit_mm.benchmark.forms import (
 )
 from lightvit_mm.benchmark.subjects import Subject
 from lightvit_mm.errors import UserError
+from lightvit_mm.export.formats import ONNX_PACKAGES
 from lightvit_mm.measure.complexity import count_macs, count_parameters
 from lightvit_mm.measure.limits import (
     TRAINING_PRODUCTS,
@@ -34,8 +35,7 @@ from lightvit_mm.measure.limits import (
 )
 from lightvit_mm.measure.profiling import Operator, peak_memory, top_operators
 from lightvit_mm.measure.timing import Timing, alternate, summarise
-from lightvit_mm.runtimes.onnxruntime import require_packages
-from lightvit_mm.runtimes.openvino import require_openvino
+from lightvit_mm.runtimes.session import require_packages
 
 Size = tuple[int, int]
 
@@ -85,10 +85,8 @@ class Settings:
                 f'{options} measure inference of one image on the CPU: leave out --train, --batch '
                 f'and --device, or leave out {options}'
             )
-        if self.runtimes:
-            require_packages()
-        if 'openvino' in self.runtimes:
-            require_openvino()
+        for name in self.runtimes:
+            require_packages((*ONNX_PACKAGES, name), 'openvino' if name == 'openvino' else 'onnx')
         if self.timm:
             import_timm()
 

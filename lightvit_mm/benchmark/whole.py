@@ -27,7 +27,7 @@ from lightvit_mm.benchmark.whole_models import (
 )
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import CompareDetections
-from lightvit_mm.export.onnx import Preprocessing, SegmentorLogits
+from lightvit_mm.export.modules import Preprocessing, SegmentorLogits
 from lightvit_mm.measure.complexity import count_macs, inference_form
 from lightvit_mm.measure.profiling import Operator, top_operators
 from lightvit_mm.measure.timing import Timing, alternate, summarise
@@ -197,7 +197,7 @@ def _exported(whole: WholeModel, picture: torch.Tensor, settings: Settings) -> l
 
 
 def _label_map(call: Callable[[], Any]) -> torch.Tensor:
-    return torch.from_numpy(call()[0]).argmax(1)
+    return torch.from_numpy(call()['logits']).argmax(1)
 
 
 def _row(
@@ -207,7 +207,7 @@ def _row(
     with count.watching(form.model):
         result = form.call()
     if whole.is_detector:
-        found = len(result[0] if form.how in RUNTIMES else result.pred_instances)
+        found = len(result['boxes'] if form.how in RUNTIMES else result.pred_instances)
     return WholeRow(
         form.name,
         whole.name,

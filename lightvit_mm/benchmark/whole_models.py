@@ -18,7 +18,7 @@ from lightvit_mm.benchmark.peers import peer_configs
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.trained_model import deploy_form, load_model, usable_device
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.onnx import Preprocessing
+from lightvit_mm.export.modules import Preprocessing
 from lightvit_mm.layers.fold import fold_conv_modules
 from lightvit_mm.measure.complexity import count_parameters
 

@@ -23,6 +23,7 @@ from lightvit_mm.checkpoints.download import CheckpointError, fetch
 from lightvit_mm.checkpoints.layout import WRAPPER_KEYS, unwrap
 from lightvit_mm.checkpoints.unpickling import ALLOWED_GLOBALS, RefusedError, rebuild
 from lightvit_mm.errors import MissingFileError
+from lightvit_mm.runtimes.session import suffix_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     if not path.is_file():
         what = 'is a directory, not a file' if path.is_dir() else 'does not exist'
         raise MissingFileError(f'checkpoint {path} {what}')
-    if path.suffix.lower() == '.onnx':
+    if suffix_of(path):
         raise CheckpointError(
             f'{path} is an exported model, which tools/test.py and tools/predict.py run; expected '
             'the checkpoint that it was exported from'

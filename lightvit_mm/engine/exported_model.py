@@ -1,10 +1,8 @@
-"""Running an exported ONNX file in place of its PyTorch model."""
+"""Running an exported file in place of its PyTorch model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,56 +15,46 @@ from torch import nn
 
 from lightvit_mm.errors import UserError
 from lightvit_mm.registry import MODELS
-from lightvit_mm.runtimes.onnxruntime import (
-    DYNAMIC_MULTIPLE,
-    INPUT,
-    METADATA,
-    Size,
-    fit_image,
-    open_session,
-    padding_of,
-    require_packages,
-)
+from lightvit_mm.runtimes.images import fit_image, padding_of
+from lightvit_mm.runtimes.session import DYNAMIC_MULTIPLE, Size, open_file, suffix_of
 
-__all__ = ['OnnxModel', 'is_onnx', 'load_onnx', 'use_onnx']
+__all__ = ['ExportedModel', 'fit_pipeline', 'is_exported', 'load_exported', 'use_exported']
 
 
-def is_onnx(checkpoint: str) -> bool:
+def is_exported(checkpoint: str) -> bool:
     """Whether the name of a checkpoint is that of an exported file."""
-    return checkpoint.lower().endswith('.onnx')
+    return suffix_of(checkpoint) is not None
 
 
 @MODELS.register_module()
-class OnnxModel(nn.Module):
-    """A whole detector or segmentor in onnxruntime, with the interface of mmengine models.
+class ExportedModel(nn.Module):
+    """A whole detector or segmentor in its runtime, with the interface of mmengine models.
 
-    Its input comes from the config's test pipeline (see `use_onnx`). As in OpenMMLab, an image
+    Its input comes from the config's test pipeline (see `use_exported`). As in OpenMMLab, an image
     smaller than the file's input is padded on the right and bottom; a larger one is shrunk. Results
     are in pixels of the image on disk.
 
     Args:
-        file: ONNX file written by tools/export_onnx.py.
+        file: file written by tools/export.py.
         settings: ``model`` of the config.
         padding: colour of the padding, blue, green and red; None means the mean colour.
 
     Raises:
-        UserError: the file is missing, onnxruntime cannot read it, or it outputs no predictions.
+        UserError: the file is missing, its runtime cannot read it, or it outputs no predictions.
     """
 
     def __init__(
         self, file: str, settings: dict[str, Any], padding: Sequence[float] | None = None
     ) -> None:
         super().__init__()
-        self.session = _open(file)
-        made = json.loads(self.session.get_modelmeta().custom_metadata_map.get(METADATA, '{}'))
-        outputs = [output.name for output in self.session.get_outputs()]
+        self.session = open_file(file)
+        made, outputs = self.session.metadata, self.session.outputs
         if 'classes' not in made or not {'boxes', 'logits'} & set(outputs):
             raise UserError(
                 f'{file}: outputs {", ".join(outputs)} are no predictions. Give a whole detector '
-                'or segmentor exported by tools/export_onnx.py (without --backbone-only)'
+                'or segmentor exported by tools/export.py (without --backbone-only)'
             )
-        if self.session.get_outputs()[0].shape[1] == 1:
-            raise UserError(f'{file}: a segmentor with a single output channel is not supported')
+        self.file = file
         palette = made['palette']
         if isinstance(palette, list):
             # JSON has no tuples, and mmengine accepts only tuples as colours.
@@ -77,12 +65,6 @@ class OnnxModel(nn.Module):
         self.padding = mean if padding is None else np.array(padding, 'float32')
         # inference_detector reads the device from it.
         self.data_preprocessor = BaseDataPreprocessor()
-
-    @property
-    def size(self) -> Size | None:
-        """Height and width of the input, None if they are dynamic."""
-        height, width = self.session.get_inputs()[0].shape[2:]
-        return (height, width) if isinstance(height, int) else None
 
     def test_step(self, data: dict[str, Any]) -> list[Any]:
         """Predict a batch.
@@ -97,12 +79,15 @@ class OnnxModel(nn.Module):
         return [self._predict(image.numpy().transpose(1, 2, 0), sample) for image, sample in pairs]
 
     def _predict(self, image: np.ndarray, sample: Any) -> Any:
-        size = self.size or _rounded_up(image.shape[:2])
+        size = self.session.size or _rounded_up(image.shape[:2])
         inputs, (height, width) = fit_image(image, size, self.padding)
-        outputs = map(torch.from_numpy, self.session.run(None, {INPUT: inputs}))
-        names = [output.name for output in self.session.get_outputs()]
-        made = dict(zip(names, outputs, strict=True))
+        outputs = self.session.run(inputs)
+        made = {name: torch.from_numpy(value) for name, value in outputs.items()}
         if 'logits' in made:
+            if made['logits'].shape[1] == 1:
+                raise UserError(
+                    f'{self.file}: a segmentor with a single output channel is not supported'
+                )
             return self._segmented(sample, made['logits'][:, :, :height, :width])
         made['boxes'][:, 0::2].clamp_(0, width)
         made['boxes'][:, 1::2].clamp_(0, height)
@@ -142,47 +127,63 @@ class OnnxModel(nn.Module):
         return sample
 
 
-def use_onnx(config: Config, file: str) -> None:
+def use_exported(config: Config, file: str) -> None:
     """Replace the model of a config with an exported file, and adapt the test pipelines, in place.
 
-    If the file has a fixed input size, every Resize gets that size as its scale, except those that
-    keep the aspect ratio and whose scale already fits. A Pad is left to the model, which pads with
-    its colour.
-
     Raises:
-        UserError: see `OnnxModel`.
+        UserError: see `ExportedModel`.
     """
-    height, width = _open(file).get_inputs()[0].shape[2:]
-    config.model = {'type': 'OnnxModel', 'file': file, 'settings': config.model.to_dict()}
+    size = open_file(file).size
+    config.model = {'type': 'ExportedModel', 'file': file, 'settings': config.model.to_dict()}
     # An exported model has no weights to average.
     config.custom_hooks = [h for h in config.get('custom_hooks', []) if h.type != 'EMAHook']
     pipelines = [config.test_dataloader.dataset.pipeline, config.get('test_pipeline', [])]
     for pipeline in pipelines:
-        for step in [step for step in pipeline if step.type == 'Pad']:
-            pipeline.remove(step)
-            config.model.padding = _colour(step.get('pad_val', 0))
-    if not isinstance(height, int):
-        return
-    for step in [step for pipeline in pipelines for step in pipeline]:
-        if step.type == 'Resize' and 'scale' in step:
-            shorter, longer = sorted(step.scale)
-            fits = longer <= max(height, width) and shorter <= min(height, width)
+        colour = fit_pipeline(pipeline, size)
+        if colour is not None:
+            config.model.padding = colour
+
+
+def fit_pipeline(pipeline: list[Any], size: Size | None) -> list[float] | None:
+    """Adapt a test pipeline to a file, in place.
+
+    If the file has a fixed input size, every Resize gets that size as its scale, except those that
+    keep the aspect ratio and whose scale already fits. A Pad is left to the model.
+
+    Args:
+        pipeline: the steps.
+        size: height and width of the file's input, None if they are open.
+
+    Returns:
+        The colour of the Pad, None without one.
+    """
+    colour = None
+    for step in [step for step in pipeline if step['type'] == 'Pad']:
+        pipeline.remove(step)
+        colour = _colour(step.get('pad_val', 0))
+    if size is None:
+        return colour
+    for step in pipeline:
+        if step['type'] == 'Resize' and 'scale' in step:
+            shorter, longer = sorted(step['scale'])
+            fits = longer <= max(size) and shorter <= min(size)
             if not step.get('keep_ratio', False) or not fits:
-                step.scale = (width, height)
+                step['scale'] = size[::-1]
+    return colour
 
 
-def load_onnx(config: Config, file: str) -> OnnxModel:
+def load_exported(config: Config, file: str) -> ExportedModel:
     """Load an exported file for mmdet's and mmseg's inference functions.
 
     Args:
-        config: config that the file was exported with; changed in place, see `use_onnx`.
-        file: ONNX file written by tools/export_onnx.py.
+        config: config that the file was exported with; changed in place, see `use_exported`.
+        file: file written by tools/export.py.
 
     Raises:
-        UserError: see `OnnxModel`.
+        UserError: see `ExportedModel`.
     """
     init_default_scope(config.default_scope)
-    use_onnx(config, file)
+    use_exported(config, file)
     model = MODELS.build(config.model)
     model.cfg = config
     return model
@@ -192,16 +193,6 @@ def _colour(pad_val: Any) -> list[float]:
     """The colour of a Pad, which is given for images alone or as one number for everything."""
     value = pad_val.get('img', 0) if isinstance(pad_val, dict) else pad_val
     return list(value) if isinstance(value, (list, tuple)) else [value] * 3
-
-
-def _open(file: str) -> Any:
-    require_packages(['onnxruntime'])
-    if not Path(file).is_file():
-        raise UserError(f'{file} does not exist; tools/export_onnx.py creates such files')
-    try:
-        return open_session(Path(file))
-    except Exception as error:  # onnxruntime's errors have no common base
-        raise UserError(f'{file} is not an ONNX file that onnxruntime can run: {error}') from error
 
 
 def _rounded_up(shape: tuple[int, ...]) -> Size:

@@ -22,7 +22,7 @@ from rich.progress import track
 from lightvit_mm.data.config import data_paths
 from lightvit_mm.data.findings import ERROR
 from lightvit_mm.data.images import look_at_image
-from lightvit_mm.engine.exported_model import is_onnx, load_onnx
+from lightvit_mm.engine.exported_model import is_exported, load_exported
 from lightvit_mm.engine.trained_model import load_model, usable_device
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import IMAGE_SUFFIXES, check_output_file, check_output_folder, whole_file
@@ -103,17 +103,17 @@ def predict(
 
     Args:
         config: config from `load_config`.
-        checkpoint: weights, or a whole model exported by tools/export_onnx.py.
+        checkpoint: weights, or a whole model exported by tools/export.py.
         source: an image, a folder or a glob pattern.
         out_dir: output folder. It gets one picture per image (with the image's path relative to the
             common folder), ``predictions.json`` (one line per image), and for segmentors
             ``labels/``, one PNG of class indices per image.
         score_thr: boxes with a lower score are not drawn; the JSON has all boxes.
-        device: torch device; by default a GPU if there is one. An ONNX file runs on the CPU.
+        device: torch device; by default a GPU if there is one. An exported file runs on the CPU.
 
     Raises:
         UserError: there are no images, the checkpoint does not fit the config, the device does not
-            exist, the ONNX file cannot be run, or ``out_dir`` is a file, cannot be written, or
+            exist, the exported file cannot be run, or ``out_dir`` is a file, cannot be written, or
             holds or lies among other images.
     """
     root, files = find_images(source)
@@ -121,10 +121,10 @@ def predict(
     planned = _plan(files, root, out, labelled=config.default_scope == 'mmseg')
     folder = [source] if Path(source).expanduser().is_dir() else []
     _check_out(out, planned, [*folder, *data_paths(config), checkpoint])
-    if is_onnx(checkpoint):
+    if is_exported(checkpoint):
         if device not in (None, 'cpu'):
-            raise UserError(f'--device {device}: an ONNX file runs on the cpu; leave it out')
-        model: Any = load_onnx(config, checkpoint)
+            raise UserError(f'--device {device}: an exported file runs on the cpu; leave it out')
+        model: Any = load_exported(config, checkpoint)
     else:
         model = load_model(config, checkpoint, usable_device(device))
     visualizer = _visualizer(config, model)

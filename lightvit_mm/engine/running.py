@@ -20,7 +20,7 @@ from rich.console import Console
 from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.config import data_paths, datasets_of
 from lightvit_mm.engine.amp import use_amp
-from lightvit_mm.engine.exported_model import is_onnx, use_onnx
+from lightvit_mm.engine.exported_model import is_exported, use_exported
 from lightvit_mm.engine.first_screen import FirstScreenHook, QuietRunner
 from lightvit_mm.engine.launching import LAUNCHERS, join_process_group, leave_process_group
 from lightvit_mm.engine.locking import lock_work_dir
@@ -138,7 +138,7 @@ def test(
 
     Args:
         config: config from `load_config`.
-        checkpoint: weights, or a whole model exported by tools/export_onnx.py.
+        checkpoint: weights, or a whole model exported by tools/export.py.
         out: output for predictions: a .pkl file for detectors, a folder for the label maps of
             segmentors.
         show_dir: output folder for pictures.
@@ -163,10 +163,10 @@ def test(
         if folder:
             check_output_folder(folder, option, [SIGN], inputs)
     check_before_run(config, ('test',))
-    if is_onnx(checkpoint):
+    if is_exported(checkpoint):
         if tta:
-            raise UserError('--tta needs a checkpoint: an ONNX file does not support its sizes')
-        use_onnx(config, checkpoint)
+            raise UserError('--tta needs a checkpoint: an exported file does not support its sizes')
+        use_exported(config, checkpoint)
         config.load_from = None
     else:
         config.load_from = checkpoint
@@ -189,7 +189,7 @@ def test(
             labels = stack.enter_context(_finished_labels(out))
             config.test_evaluator.update(output_dir=labels, keep_results=True)
         runner = _runner(config, EvaluatingRunner)
-        if not is_onnx(checkpoint):
+        if not is_exported(checkpoint):
             require_whole(bare_model(runner), checkpoint)
             warn_of_other_classes(checkpoint, _classes(config, 'test'))
         if out and is_detector:

@@ -11,9 +11,9 @@ from torch import nn
 
 from lightvit_mm.errors import UserError
 
-# Of maps in standard deviations; of detections in scores, in mask probabilities, and in corners
-# over the longer side of the image.
-TOLERANCE = 1e-3
+# By precision of the file. Of maps in standard deviations; of detections in scores, in mask
+# probabilities, and in corners over the longer side of the image.
+TOLERANCES = {'fp32': 1e-3, 'fp16': 1e-2}
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -23,7 +23,7 @@ class Compared(NamedTuple):
 
     Attributes:
         shape: shape of the input, (N, 3, H, W).
-        deviation: the largest deviation, in the units of `TOLERANCE`.
+        deviation: the largest deviation, in the units of `TOLERANCES`.
         detections: number of detections in both; None if the outputs are maps.
     """
 
@@ -44,7 +44,7 @@ class CompareMaps:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
-    def __call__(self, image: np.ndarray, outputs: Sequence[np.ndarray]) -> Compared:
+    def __call__(self, image: np.ndarray, outputs: Arrays) -> Compared:
         """The largest difference, each output in its own standard deviations.
 
         Raises:
@@ -53,7 +53,7 @@ class CompareMaps:
         expected = self.module(torch.from_numpy(image))
         expected = expected if isinstance(expected, (tuple, list)) else [expected]
         deviations = []
-        for output, value in zip(outputs, expected, strict=True):
+        for output, value in zip(outputs.values(), expected, strict=True):
             reference = value.numpy()
             if output.shape != reference.shape:
                 raise UserError(
@@ -74,25 +74,32 @@ class CompareDetections:
         detector: an mmdet detector.
         normalise: the `Preprocessing` of the exported graph, without a network.
         names: names of the outputs.
+        tolerance: see `compare_detections`.
     """
 
     unit = 'in scores, or relative to the longer side of the image'
 
-    def __init__(self, detector: Any, normalise: nn.Module, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        detector: Any,
+        normalise: nn.Module,
+        names: Sequence[str],
+        tolerance: float = TOLERANCES['fp32'],
+    ) -> None:
         self.detector = detector
         self.normalise = normalise
         self.names = names
+        self.tolerance = tolerance
         two_stages = hasattr(detector, 'roi_head')
         cfg = detector.test_cfg.rcnn if two_stages else detector.test_cfg
         self.limits = Limits(cfg.get('score_thr', 0), cfg.nms.iou_threshold, cfg.max_per_img)
 
-    def __call__(self, image: np.ndarray, outputs: Sequence[np.ndarray]) -> Compared:
+    def __call__(self, image: np.ndarray, outputs: Arrays) -> Compared:
         """The largest difference between corresponding detections, see `compare_detections`."""
         expected = self._expected(torch.from_numpy(image))
-        found = dict(zip(self.names, outputs, strict=True))
-        return Compared(
-            image.shape, *compare_detections(expected, found, max(image.shape[2:]), self.limits)
-        )
+        side = max(image.shape[2:])
+        deviation, pairs = compare_detections(expected, outputs, side, self.limits, self.tolerance)
+        return Compared(image.shape, deviation, pairs)
 
     def _expected(self, image: torch.Tensor) -> dict[str, np.ndarray]:
         from mmdet.structures import DetDataSample
@@ -123,7 +130,11 @@ class Limits(NamedTuple):
 
 
 def compare_detections(
-    expected: Arrays, found: Arrays, longer_side: int, limits: Limits, tolerance: float = TOLERANCE
+    expected: Arrays,
+    found: Arrays,
+    longer_side: int,
+    limits: Limits,
+    tolerance: float = TOLERANCES['fp32'],
 ) -> tuple[float, int]:
     """Compare two sets of detections of one image.
 

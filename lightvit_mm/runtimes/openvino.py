@@ -1,38 +1,51 @@
-"""Opening an exported file in OpenVINO."""
+"""Running OpenVINO and ONNX files in OpenVINO."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from lightvit_mm.errors import UserError
-
-__all__ = ['open_model', 'require_openvino']
+from lightvit_mm.runtimes.session import INPUT, METADATA, Size
 
 
-def require_openvino() -> None:
-    """Check that OpenVINO is installed.
+class OpenvinoSession:
+    """An OpenVINO or ONNX file in OpenVINO, see `Session`.
 
-    Raises:
-        UserError: it is missing.
+    Args:
+        file: an ``.xml`` file, with its ``.bin`` file next to it, or an ONNX file.
+        precision: of all arithmetic that is not in 8 bits, ``f32`` or ``bf16``. OpenVINO's own
+            default is bfloat16 on processors that have it, which changes detections.
     """
-    if importlib.util.find_spec('openvino') is None:
-        raise UserError('openvino is not installed: pip install openvino')
+
+    def __init__(self, file: Path, precision: str = 'f32') -> None:
+        import openvino
+
+        settings = {
+            'INFERENCE_PRECISION_HINT': precision,
+            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+            'PERFORMANCE_HINT': 'LATENCY',
+        }
+        core = openvino.Core()
+        model = core.read_model(file)
+        self.metadata: dict[str, Any] = {}
+        if model.has_rt_info([METADATA]):
+            self.metadata = json.loads(model.get_rt_info([METADATA]).astype(str))
+        self.outputs: list[str] = [output.any_name for output in model.outputs]
+        height, width = list(model.input(INPUT).partial_shape)[2:]
+        self.size: Size | None = None
+        if height.is_static and width.is_static:
+            self.size = (height.get_length(), width.get_length())
+        self.model = core.compile_model(model, 'CPU', settings)
+
+    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the file, see `Session.run`."""
+        # Without a copy, OpenVINO would write the next results to the same memory.
+        values = self.model({INPUT: image}, share_outputs=False).to_tuple()
+        return dict(zip(self.outputs, values, strict=True))
 
 
-def open_model(file: Path) -> Any:
-    """Compile a model for the CPU, with as many threads as PyTorch; it takes a list of arrays.
-
-    It computes in float32: by default OpenVINO silently uses bfloat16 on processors that have it.
-    """
-    import openvino
-
-    settings = {
-        'INFERENCE_PRECISION_HINT': 'f32',
-        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-        'PERFORMANCE_HINT': 'LATENCY',
-    }
-    return openvino.Core().compile_model(file, 'CPU', settings)
+open_session = OpenvinoSession

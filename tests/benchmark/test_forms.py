@@ -53,8 +53,7 @@ def test_exported(deployed, image, runtime):
     (form,) = exported_forms(eager_form(OURS, deployed, image, 'fp32', train=False), [runtime])
     assert form.name == f'lightvit_mm fp32 {runtime}'
     assert form.first_call > 0
-    made = form.call()
-    outputs = [torch.from_numpy(made[i]) for i in range(len(made))]
+    outputs = [torch.from_numpy(level) for level in form.call().values()]
     assert largest_deviation(outputs, deployed(image)) < 1e-4
 
 

@@ -20,7 +20,7 @@ from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train
 from lightvit_mm.engine.trained_model import load_model
 from lightvit_mm.errors import ConfigError, UserError
-from lightvit_mm.export.onnx import export_onnx
+from lightvit_mm.export.exporting import export
 from lightvit_mm.reporting.validating import validate
 
 pytestmark = pytest.mark.usefixtures('quick_runner')
@@ -236,14 +236,14 @@ def test_options_that_are_kept():
 
 
 @pytest.mark.parametrize(
-    'name', ['train', 'test', 'predict', 'export_onnx', 'check_data', 'browse_data']
+    'name', ['train', 'test', 'predict', 'export', 'check_data', 'browse_data']
 )
 def test_every_tool_exits_with_status_2(tmp_path, monkeypatch, capsys, name):
     tool = str(REPOSITORY / f'tools/{name}.py')
     names = {
         'test': ['weights.pth'],
         'predict': ['weights.pth', 'images', '--out', 'out'],
-        'export_onnx': ['weights.pth', 'out.onnx'],
+        'export': ['weights.pth', 'out.onnx'],
     }.get(name, [])
     (tmp_path / 'broken.py').write_text('model = dict(\n')
     for arguments, said in (
@@ -330,7 +330,7 @@ WAYS = {
     'predict': lambda config, file, images: predict(config, file, images, config.work_dir),
     'load_from': lambda config, file, images: train(config),
     'resume': lambda config, file, images: train(config, resume=file),
-    'export': lambda config, file, images: export_onnx(
+    'export': lambda config, file, images: export(
         config, file, f'{config.work_dir}.onnx', (64, 64), images=[f'{images}/a.png']
     ),
     'report': lambda config, file, images: validate(config, file, 'cpu'),

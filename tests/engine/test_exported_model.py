@@ -1,4 +1,4 @@
-"""Whole detectors in ONNX: exported, run in place of the PyTorch model, and in 8 bits."""
+"""Whole detectors: exported, run in place of the PyTorch model, and in 8 bits."""
 
 import io
 import json
@@ -17,17 +17,20 @@ from mmengine.fileio import load
 from torch import nn
 
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.exported_model import OnnxModel, load_onnx
+from lightvit_mm.engine.exported_model import ExportedModel, load_exported
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import Compared, Limits, compare_detections
-from lightvit_mm.export.onnx import export_module, export_onnx
+from lightvit_mm.export.exporting import export, export_subject
+from lightvit_mm.export.subject import Subject
+from lightvit_mm.runtimes.openvino import OpenvinoSession
+from lightvit_mm.runtimes.session import open_file
 
 pytestmark = pytest.mark.slow
 onnx, *_ = (
-    pytest.importorskip(name, reason='not installed: pip install -e ".[onnx]"')
-    for name in ('onnx', 'onnxscript', 'onnxruntime')
+    pytest.importorskip(name, reason='not installed: pip install -e ".[openvino]"')
+    for name in ('onnx', 'onnxscript', 'onnxruntime', 'openvino')
 )
 
 RETINANET = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
@@ -59,9 +62,9 @@ def retinanet(images, tmp_path_factory):
     arguments += ['--image', images[0], '--quantize', images[1]]
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
-        patch.setattr('sys.argv', ['export_onnx.py', *arguments])
+        patch.setattr('sys.argv', ['export.py', *arguments])
         patch.syspath_prepend(REPOSITORY / 'tools')
-        runpy.run_path(str(REPOSITORY / 'tools/export_onnx.py'), run_name='__main__')
+        runpy.run_path(str(REPOSITORY / 'tools/export.py'), run_name='__main__')
     return checkpoint, out, said.getvalue()
 
 
@@ -131,17 +134,50 @@ def test_eight_bits(retinanet):
     assert int(layers[1]) > 50
     assert int8.stat().st_size < 0.5 * out.stat().st_size
     assert {p.name for p in out.parent.iterdir()} == {'epoch_1.pth', out.name, int8.name}
-    session = load_onnx(load_config(RETINANET), str(int8)).session
+    session = load_exported(load_config(RETINANET), str(int8)).session
     image = np.full((1, 3, 64, 64), 128, 'float32')
-    boxes, scores, labels = session.run(None, {'image': image})
+    boxes, scores, labels = session.run(image).values()
     assert len(boxes) == len(scores) == len(labels) > 0
+
+
+def test_openvino(retinanet, images, shapes, tmp_path):
+    checkpoint, _, _ = retinanet
+    out = tmp_path / 'made/model.xml'
+    made = export(
+        load_config(RETINANET), checkpoint, str(out), (128, 128), images=images[:1],
+        quantize=images[1],
+    )  # fmt: skip
+    assert made.deviation < 1e-5
+    assert made.checked[1].detections > 20
+    assert made.int8.layers > 50
+    files = {file.name: file.stat().st_size for file in out.parent.iterdir()}
+    assert set(files) == {'model.xml', 'model.bin', 'model.int8.xml', 'model.int8.bin'}
+    assert files['model.int8.bin'] < 0.5 * files['model.bin']
+    source = tmp_path / 'images'
+    source.mkdir()
+    mmcv.imwrite(mmcv.imread(images[0]), str(source / 'one.png'))
+    (theirs,) = predictions(RETINANET, checkpoint, source, tmp_path / 'pth')
+    (ours,) = predictions(RETINANET, str(out), source, tmp_path / 'xml')
+    deviation, pairs = compare_detections(arrays(theirs), arrays(ours), 128, LIMITS)
+    assert deviation < 1e-5
+    assert pairs > 20
+    int8 = load_exported(load_config(RETINANET), str(made.int8.file))
+    assert int8.dataset_meta['classes'] == CLASSES
+    made = int8.session.metadata
+    assert (made['task'], made['precision'], made['size']) == ('detection', 'int8', [128, 128])
+    assert made['resize']['keep_ratio']
+    assert (made['score_thr'], made['iou_threshold'], made['max_per_img']) == (0.05, 0.5, 100)
+    # Its second file could be anyone's.
+    out.unlink()
+    with pytest.raises(UserError, match=r'model\.bin, which belongs to it, exists already'):
+        export(load_config(RETINANET), checkpoint, str(out), (128, 128), images=images[:1])
 
 
 def test_mask_rcnn(images, tmp_path):
     options = {**SMALL_MASK_RCNN, 'test_dataloader.dataset.pipeline.1.scale': (128, 128)}
     checkpoint = save(random_detector(load_config(MASK_RCNN, options)), tmp_path / 'epoch_1.pth')
     out = tmp_path / 'model.onnx'
-    made = export_onnx(
+    made = export(
         load_config(MASK_RCNN, options), checkpoint, str(out), (128, 128), images=images[:1]
     )
     assert made.outputs == ['boxes', 'scores', 'labels', 'masks']
@@ -155,9 +191,14 @@ def test_mask_rcnn(images, tmp_path):
         d['mask'] for d in entries[1]['detections']
     ]
     # No score is above a threshold, and no region is left for either head.
-    session = load_onnx(load_config(MASK_RCNN, options), str(out)).session
-    empty = session.run(None, {'image': np.full((1, 3, 128, 128), np.nan, 'float32')})
+    nothing = np.full((1, 3, 128, 128), np.nan, 'float32')
+    image = mmcv.imread(images[0]).transpose(2, 0, 1)[None].astype('float32')
+    session, openvino = open_file(out), OpenvinoSession(out)
+    empty = session.run(nothing).values()
     assert [value.shape for value in empty] == [(0, 4), (0,), (0,), (0, 28, 28)]
+    deviation, pairs = compare_detections(session.run(image), openvino.run(image), 128, LIMITS)
+    assert deviation < 1e-4
+    assert pairs > 20
 
 
 def small_rtmdet():
@@ -174,7 +215,7 @@ def small_rtmdet():
 def test_rtmdet_pads_as_its_pipeline(images, tmp_path):
     checkpoint = save(random_detector(small_rtmdet()), tmp_path / 'epoch_1.pth')
     out = tmp_path / 'model.onnx'
-    made = export_onnx(small_rtmdet(), checkpoint, str(out), (96, 96), images=images[:1])
+    made = export(small_rtmdet(), checkpoint, str(out), (96, 96), images=images[:1])
     assert made.deviation < 1e-4
     narrow = str(tmp_path / 'narrow.png')
     mmcv.imwrite(mmcv.imread(images[1])[:, :50], narrow)
@@ -195,9 +236,9 @@ def test_wrong_files(retinanet, images, shapes, tmp_path):
     with pytest.raises(UserError, match=r'absent\.onnx does not exist'):
         predict(load_config(RETINANET), 'absent.onnx', images[0], str(tmp_path))
     (tmp_path / 'broken.onnx').write_text('no graph')
-    with pytest.raises(UserError, match=r'broken\.onnx is not an ONNX file that onnxruntime can'):
+    with pytest.raises(UserError, match=r'broken\.onnx is not a file that onnxruntime can'):
         predict(load_config(RETINANET), str(tmp_path / 'broken.onnx'), images[0], str(tmp_path))
-    with pytest.raises(UserError, match='an ONNX file runs on the cpu'):
+    with pytest.raises(UserError, match='an exported file runs on the cpu'):
         predict(load_config(RETINANET), out, images[0], str(tmp_path), device='cuda:0')
     with pytest.raises(UserError, match='--tta needs a checkpoint'):
         config = load_config(RETINANET, data_root=str(shapes))
@@ -206,7 +247,7 @@ def test_wrong_files(retinanet, images, shapes, tmp_path):
     del model.metadata_props[:]
     onnx.save(model, tmp_path / 'bare.onnx')
     with pytest.raises(UserError, match='are no predictions'):
-        OnnxModel(str(tmp_path / 'bare.onnx'), {})
+        ExportedModel(str(tmp_path / 'bare.onnx'), {})
 
 
 def test_a_blind_detector_is_not_exported(tmp_path):
@@ -217,5 +258,7 @@ def test_a_blind_detector_is_not_exported(tmp_path):
             return Compared(image.shape, 0.0, detections=0)
 
     with pytest.raises(UserError, match='finds nothing in any image'):
-        export_module(nn.Conv2d(3, 4, 1), tmp_path / 'm.onnx', ['map'], (8, 8), compare=Blind())
+        export_subject(
+            Subject(nn.Conv2d(3, 4, 1), ['map'], (8, 8), compare=Blind()), tmp_path / 'm.onnx'
+        )
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train
-from lightvit_mm.export.onnx import export_onnx
+from lightvit_mm.export.exporting import export
 
 pytestmark = pytest.mark.usefixtures('quick_runner')
 
@@ -81,7 +81,7 @@ WAYS = {
     'train, resume': lambda config, file: train(config, resume=str(file)),
     'test': lambda config, file: evaluate(config, str(file)),
     'predict': lambda config, file: predict(config, str(file), str(file.parent / '*.png'), 'out'),
-    'export': lambda config, file: export_onnx(
+    'export': lambda config, file: export(
         config, str(file), 'out.onnx', (64, 64), backbone_only=True
     ),
     'init_detector': init_detector,

@@ -32,11 +32,12 @@ def test_maps_in_standard_deviations():
             return x, x * 100
 
     image = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype('float32')
-    compared = CompareMaps(Twice())(image, [image + 0.5, image * 100])
+    compared = CompareMaps(Twice())(image, {'a': image + 0.5, 'b': image * 100})
     assert compared.deviation == pytest.approx(0.5 / image.std(), rel=1e-4)
-    assert np.isnan(CompareMaps(Twice())(image, [image * np.nan, image * 100]).deviation)
+    outputs = {'a': image * np.nan, 'b': image * 100}
+    assert np.isnan(CompareMaps(Twice())(image, outputs).deviation)
     with pytest.raises(UserError, match=r'turns \(1, 3, 8, 8\) into \(1, 3, 8, 7\)'):
-        CompareMaps(nn.Identity())(image, [image[..., 1:]])
+        CompareMaps(nn.Identity())(image, {'a': image[..., 1:]})
 
 
 def test_order_does_not_count_and_differences_do():

@@ -4,11 +4,10 @@ import shutil
 import tempfile
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.int8 import quantize
+from lightvit_mm.export.int8 import quantize_onnx
 
 
 def test_too_little_space_for_temporary_files(tmp_path, monkeypatch):
@@ -16,7 +15,7 @@ def test_too_little_space_for_temporary_files(tmp_path, monkeypatch):
     file.write_bytes(bytes(10**6))
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(free=2 * 10**6))
     with pytest.raises(UserError) as caught:
-        quantize(file, tmp_path / 'model.int8.onnx', [], np.zeros(3), (64, 64))
+        quantize_onnx(file, tmp_path / 'model.int8.onnx', [])
     assert f'needs 4 MB for temporary files, and {tempfile.gettempdir()} has 2 MB' in str(
         caught.value
     )

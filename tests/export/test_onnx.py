@@ -16,7 +16,9 @@ from lightvit_mm.backbones import EdgeViT, RepViT
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.onnx import Preprocessing, export_module, export_onnx
+from lightvit_mm.export.exporting import export, export_subject
+from lightvit_mm.export.modules import Preprocessing
+from lightvit_mm.export.subject import Subject
 
 SEGMENTOR = str(REPOSITORY / 'configs/semantic_fpn_repvit_m0_6_ade20k.py')
 FIXED_SIZE = str(REPOSITORY / 'configs/semantic_fpn_efficientvit_m0_ade20k.py')
@@ -58,7 +60,7 @@ def deployed(family, arch):
 def test_every_family(onnxruntime, family, arch, tmp_path):
     model = deployed(family, arch)
     names = [f'level{i}' for i in range(len(model.out_channels))]
-    made = export_module(model, tmp_path / 'backbone.onnx', names, (64, 96))
+    made = export_subject(Subject(model, names, (64, 96)), tmp_path / 'backbone.onnx')
     assert [compared.shape for compared in made.checked] == [(1, 3, 64, 96)]
     assert made.deviation < 1e-4
     # The same comparison, independent of the package.
@@ -91,7 +93,7 @@ def segmentor_file(segmentor, tmp_path_factory):
     image = REPOSITORY / 'docs/images'
     image = next(file for file in sorted(image.iterdir()) if file.suffix in ('.png', '.jpg'))
     done = run_tool(
-        'tools/export_onnx.py', SEGMENTOR, segmentor, out, '--size', '64', '96', '--image', image
+        'tools/export.py', SEGMENTOR, segmentor, out, '--size', '64', '96', '--image', image
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return out, done.stdout
@@ -159,7 +161,7 @@ def test_diverged_weights_are_an_error_and_the_older_file_stays(onnxruntime, seg
     out.write_bytes(older)
     config = load_config(SEGMENTOR)
     with pytest.raises(UserError, match='deviates from PyTorch by nan'):
-        export_onnx(config, str(diverged), str(out), (32, 32), backbone_only=True)
+        export(config, str(diverged), str(out), (32, 32), backbone_only=True)
     assert out.read_bytes() == older
     assert list(out.parent.iterdir()) == [out]
 
@@ -182,7 +184,7 @@ def test_a_failed_export_leaves_the_older_file(onnxruntime, tmp_path, module, pi
     out = tmp_path / 'model.onnx'
     out.write_text('an older export')
     with pytest.raises(UserError, match=f'(?s){said}'):
-        export_module(module, out, ['map'], (8, 8), pictures=pictures)
+        export_subject(Subject(module, ['map'], (8, 8), pictures=pictures), out)
     assert out.read_text() == 'an older export'
     assert list(tmp_path.iterdir()) == [out]
 
@@ -195,25 +197,26 @@ def test_an_export_replaces_an_export_and_nothing_else(onnxruntime, tmp_path, mo
     )
     weights.write_bytes(b'PK weights')
     (tmp_path / 'other.onnx').write_bytes(b'notes')
+    (tmp_path / 'folder.onnx').mkdir()
     before = sorted(tmp_path.iterdir())
     for place, said in (
-        (weights, 'a.pth is an input'),
-        (tmp_path, 'is a folder'),
+        (weights, 'a.pth: its suffix says the format, and must be one of .onnx'),
+        (tmp_path / 'folder.onnx', 'is a folder'),
         (tmp_path / 'other.onnx', 'nothing shows that this tool wrote it'),
         (weights / 'model.onnx', 'cannot be written'),
     ):
         with pytest.raises(UserError, match=said):
-            export_onnx(config, str(weights), str(place), (64, 64))
+            export(config, str(weights), str(place), (64, 64))
     assert weights.read_bytes() == b'PK weights'
     (tmp_path / 'model.int8.onnx').write_bytes(b'notes')
     with pytest.raises(UserError, match=r'model\.int8\.onnx exists'):
-        export_onnx(config, str(weights), str(out), (64, 64), quantize=str(tmp_path))
+        export(config, str(weights), str(out), (64, 64), quantize=str(tmp_path))
     (tmp_path / 'model.int8.onnx').unlink()
-    export_module(nn.Identity(), out, ['same'], (8, 8))
+    export_subject(Subject(nn.Identity(), ['same'], (8, 8)), out)
     made = out.read_bytes()
     # Far enough to see that the place is accepted.
     with pytest.raises(UserError, match=r'^--image .*absent\.png'):
-        export_onnx(config, str(weights), str(out), (64, 64), images=['absent.png'])
+        export(config, str(weights), str(out), (64, 64), images=['absent.png'])
     assert out.read_bytes() == made
     assert sorted(tmp_path.iterdir()) == sorted([*before, out])
 
@@ -221,15 +224,15 @@ def test_an_export_replaces_an_export_and_nothing_else(onnxruntime, tmp_path, mo
 def test_refusals(onnxruntime, tmp_path, monkeypatch):
     out = str(tmp_path / 'model.onnx')
     with pytest.raises(UserError, match=r'RetinaNet: a whole detector .* give --image'):
-        export_onnx(load_config(DETECTOR), 'none.pth', out, (64, 64))
+        export(load_config(DETECTOR), 'none.pth', out, (64, 64))
     sliding = load_config(SEGMENTOR, {'model.test_cfg.mode': 'slide'})
     with pytest.raises(UserError, match=r'model\.test_cfg\.mode=whole'):
-        export_onnx(sliding, 'none.pth', out, (64, 64))
+        export(sliding, 'none.pth', out, (64, 64))
     with pytest.raises(UserError, match=r'--image .*absent\.png does not exist'):
-        export_onnx(sliding, 'none.pth', out, (64, 64), images=['absent.png'])
+        export(sliding, 'none.pth', out, (64, 64), images=['absent.png'])
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
-    with pytest.raises(UserError, match='needs onnxscript, not installed here: pip'):
-        export_onnx(sliding, 'none.pth', out, (64, 64))
+    with pytest.raises(UserError, match='onnxscript is needed and not installed here: pip'):
+        export(sliding, 'none.pth', out, (64, 64))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,7 +241,7 @@ def test_refusals(onnxruntime, tmp_path, monkeypatch):
 def test_dynamic_at_several_sizes(onnxruntime, family, tmp_path):
     model = deployed(family, next(iter(family.arch_settings)))
     names = [f'level{i}' for i in range(4)]
-    made = export_module(model, tmp_path / 'backbone.onnx', names, (64, 96), dynamic=True)
+    made = export_subject(Subject(model, names, (64, 96), True, 2), tmp_path / 'backbone.onnx')
     assert [compared.shape[2:] for compared in made.checked] == [(64, 96), (96, 64), (128, 128)]
     assert made.deviation < 1e-4
     session = onnxruntime.InferenceSession(made.file)
@@ -253,11 +256,9 @@ def test_dynamic_is_refused_where_it_would_be_wrong(onnxruntime, tmp_path):
     out = str(tmp_path / 'model.onnx')
     config = load_config(SEGMENTOR)
     with pytest.raises(UserError, match=r'multiples of 32.*not 64 100'):
-        export_onnx(config, 'none.pth', out, (64, 100), dynamic=True)
+        export(config, 'none.pth', out, (64, 100), dynamic=True)
     with pytest.raises(UserError, match='segmentors cannot be exported with --dynamic'):
-        export_onnx(config, 'none.pth', out, (64, 96), dynamic=True)
+        export(config, 'none.pth', out, (64, 96), dynamic=True)
     checkpoint = str(save_segmentor(FIXED_SIZE, tmp_path / 'iter_1.pth'))
     with pytest.raises(UserError, match='EfficientViT cannot be exported with --dynamic'):
-        export_onnx(
-            load_config(FIXED_SIZE), checkpoint, out, (64, 96), dynamic=True, backbone_only=True
-        )
+        export(load_config(FIXED_SIZE), checkpoint, out, (64, 96), dynamic=True, backbone_only=True)

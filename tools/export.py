@@ -1,4 +1,4 @@
-"""Export to ONNX: python tools/export_onnx.py CONFIG CHECKPOINT OUT.onnx --size H W"""
+"""Export to a file for a device: python tools/export.py CONFIG CHECKPOINT OUT.onnx --size H W"""
 
 import argparse
 
@@ -6,20 +6,22 @@ from _stack import user_errors
 
 from lightvit_mm.engine.arguments import add_cfg_options
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.export.onnx import export_onnx
+from lightvit_mm.export.exporting import export
+from lightvit_mm.export.formats import FORMATS
 
 
 def main() -> None:
     """Parse the command line, export, and print a summary."""
+    formats = ', '.join(f'{form.suffix} ({form.name})' for form in FORMATS)
     parser = argparse.ArgumentParser(
-        description='Export a detector, a segmentor, or the backbone of any model to ONNX, in '
-        'deploy form, and compare the file in onnxruntime with PyTorch. Its input is a BGR image '
-        'from OpenCV as (N, 3, H, W) float32: '
+        description='Export a detector, a segmentor, or the backbone of any model in deploy form '
+        'to a file that runs without PyTorch, and compare it with PyTorch. Its input is a BGR '
+        'image from OpenCV as (N, 3, H, W) float32: '
         "image[None].transpose(0, 3, 1, 2).astype('float32')"
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='weights: a file or an https:// address')
-    parser.add_argument('out', metavar='OUT.onnx', help='file to write')
+    parser.add_argument('out', metavar='OUT', help=f'file to write; its suffix: {formats}')
     parser.add_argument(
         '--size', nargs=2, type=int, default=(512, 512), metavar=('H', 'W'), help='(512 512)'
     )
@@ -40,7 +42,14 @@ def main() -> None:
     parser.add_argument(
         '--quantize',
         metavar='IMAGES',
-        help='also write OUT.int8.onnx, calibrated on the images in this folder',
+        help='also write a file in 8 bits (OUT.onnx: OUT.int8.onnx), calibrated on the images in '
+        'this folder',
+    )
+    parser.add_argument(
+        '--precision',
+        choices=sorted({precision for form in FORMATS for precision in form.precisions}),
+        default='fp32',
+        help='fp16: weights in half the space (.xml); (fp32)',
     )
     add_cfg_options(parser)
     args = parser.parse_args()
@@ -48,7 +57,7 @@ def main() -> None:
         parser.error('--size: height and width must be positive')
     with user_errors():
         config = load_config(args.config, args.cfg_options)
-        made = export_onnx(
+        made = export(
             config,
             args.checkpoint,
             args.out,
@@ -57,6 +66,7 @@ def main() -> None:
             args.backbone_only,
             args.image,
             args.quantize,
+            args.precision,
         )
     for shape, deviation, detections in made.checked:
         found = '' if detections is None else f'{detections} detections, '

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightvit_mm.export.onnx import Preprocessing
-from lightvit_mm.runtimes.onnxruntime import fit_image, padding_of
+from lightvit_mm.export.modules import Preprocessing
+from lightvit_mm.runtimes.images import fit_image, padding_of
 
 SETTINGS = {'mean': [1.5, 20.0, 300.0], 'std': [2.0, 3.0, 4.0]}
 

@@ -1,0 +1,184 @@
+"""The export of tools/export.py: written, run, compared with PyTorch, and only then named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from lightvit_mm.errors import UserError
+from lightvit_mm.export.compare import TOLERANCES, Compared, CompareMaps
+from lightvit_mm.export.formats import Format, format_of
+from lightvit_mm.export.subject import Subject, build_subject
+from lightvit_mm.files import check_output_file, whole_files
+from lightvit_mm.measure.timing import alternate
+from lightvit_mm.runtimes.session import Session, Size, open_file
+
+__all__ = ['Exported', 'Quantised', 'export', 'export_subject']
+
+
+@dataclass
+class Quantised:
+    """The 8-bit file of an export.
+
+    Attributes:
+        file: the file.
+        layers: number of layers that compute in 8 bits.
+        images: number of images from which the ranges were measured.
+        seconds: median latencies of the exact file and of this one, measured in turn with
+            PyTorch's number of threads.
+    """
+
+    file: Path
+    layers: int
+    images: int
+    seconds: tuple[float, ...]
+
+
+@dataclass
+class Exported:
+    """Result of an export.
+
+    Attributes:
+        file: the file.
+        outputs: names of the outputs in order.
+        checked: the comparison with PyTorch on each image.
+        unit: unit of the deviations.
+        int8: the 8-bit file, if one was requested.
+    """
+
+    file: Path
+    outputs: list[str]
+    checked: list[Compared]
+    unit: str
+    int8: Quantised | None = None
+
+    @property
+    def deviation(self) -> float:
+        """The largest deviation of all images."""
+        # Unlike max(), this always returns NaN if there is one.
+        return float(np.max([compared.deviation for compared in self.checked]))
+
+
+def export(
+    config: Config,
+    checkpoint: str,
+    out: str,
+    size: Size,
+    dynamic: bool = False,
+    backbone_only: bool = False,
+    images: Sequence[str] = (),
+    quantize: str | None = None,
+    precision: str = 'fp32',
+) -> Exported:
+    """Export the deploy form of a trained model, and compare the file with PyTorch.
+
+    Args:
+        config: config of the model, from `load_config`.
+        checkpoint: its weights.
+        out: the file to write; its suffix says the format, see `lightvit_mm.export.formats`.
+        size: height and width of the input.
+        dynamic: leave height and width open, for multiples of 32, and the batch of a backbone.
+        backbone_only: export the pyramid, with outputs ``level0``, ``level1``...; otherwise a whole
+            segmentor, with ``logits`` at the size of the input, or a whole detector, see
+            `lightvit_mm.export.detections`.
+        images: files to compare on in addition to random images, resized to ``size``. A whole
+            detector needs some in which it finds objects.
+        quantize: folder, file or glob pattern of images. With them, an 8-bit file is also made:
+            ``model.int8.onnx`` next to ``model.onnx``.
+        precision: ``fp32``, or ``fp16`` for weights in half the space.
+
+    Raises:
+        UserError: a package is missing, the format or the model does not support what was asked
+            for, the checkpoint does not fit the config, an image cannot be read, the file does not
+            run or deviates, or ``out`` is something else or cannot be written.
+    """
+    form = format_of(out, precision, dynamic, bool(quantize))
+    int8 = Path(out).with_suffix(f'.int8{Path(out).suffix}')
+    for file in (Path(out), int8) if quantize else (Path(out),):
+        _check_output(file, form, [checkpoint, *images])
+    subject = build_subject(
+        config, checkpoint, size, dynamic, backbone_only, images, quantize, precision
+    )
+    made = export_subject(subject, out)
+    if quantize:
+        made.int8 = _quantized(subject, made.file, int8, form)
+    return made
+
+
+@torch.no_grad()
+def export_subject(subject: Subject, out: str | Path) -> Exported:
+    """Export a subject, and compare the file with it.
+
+    The file appears only after the comparison has passed; until then, an older file of the same
+    name stays.
+
+    Args:
+        subject: what to export; its module is set to eval mode.
+        out: the file to write; its folder is made.
+
+    Raises:
+        UserError: the file does not run, deviates by more than `TOLERANCES` allow, or no detection
+            could be compared.
+    """
+    form, out = format_of(out, subject.precision, subject.dynamic), Path(out)
+    subject.whole.eval()
+    compare = subject.compare or CompareMaps(subject.whole)
+    rng, tolerance = np.random.default_rng(0), TOLERANCES[subject.precision]
+    inputs = [rng.uniform(0, 255, (1, 3, *size)).astype('float32') for size in subject.sizes]
+    with whole_files(out) as part:
+        form.writer.write(subject, part)
+        session = open_file(part)
+        checked = [compare(x, _run(session, x)) for x in (*inputs, *subject.pictures)]
+        exported = Exported(out, session.outputs, checked, compare.unit)
+        if not exported.deviation <= tolerance:
+            raise UserError(
+                f'the export deviates from PyTorch by {exported.deviation:.1e} '
+                f'({compare.unit}), more than {tolerance:.0e}; {out} was not written. Try another '
+                '--size, or leave --dynamic out, and please report this'
+            )
+        if not any(compared.detections != 0 for compared in checked):
+            raise UserError(
+                f'the detector finds nothing in any image, so nothing was compared; {out} '
+                'was not written. Give --image and files that show objects of its classes'
+            )
+    return exported
+
+
+def _check_output(file: Path, form: Format, inputs: Sequence[str]) -> None:
+    check_output_file(file, 'OUT', form.mark, inputs)
+    for suffix in form.beside:
+        other = file.with_suffix(suffix)
+        # Nothing in it shows who wrote it, but it belongs to a file that this tool wrote.
+        check_output_file(other, f'{suffix} of OUT', b'', inputs)
+        if other.exists() and not file.exists():
+            raise UserError(
+                f'OUT {file}: {other}, which belongs to it, exists already, and nothing shows that '
+                'this tool wrote it: give another name, or move it away'
+            )
+
+
+def _quantized(subject: Subject, file: Path, out: Path, form: Format) -> Quantised:
+    image = np.random.default_rng(0).uniform(0, 255, (1, 3, *subject.size)).astype('float32')
+    with whole_files(out) as part:
+        subject.metadata['precision'] = 'int8'
+        layers = form.writer.quantize(subject, file, part)
+        calls = {str(path): partial(_run, open_file(path), image) for path in (file, part)}
+        seconds = alternate(calls, rounds=20, min_seconds=2.0)
+    medians = tuple(float(np.median(values)) for values in seconds.values())
+    return Quantised(out, layers, len(subject.calibration), medians)
+
+
+def _run(session: Session, image: np.ndarray) -> dict[str, np.ndarray]:
+    try:
+        return session.run(image)
+    except Exception as error:  # the runtimes' errors have no common base class
+        raise UserError(
+            f'the export fails on {image.shape}: {error}. Nothing was written; leave --dynamic out '
+            'if it was given, and please report this'
+        ) from error

@@ -1,0 +1,39 @@
+"""OpenVINO files, by OpenVINO's converter from ONNX files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from lightvit_mm.export import onnx
+from lightvit_mm.export.subject import Subject
+from lightvit_mm.runtimes.session import METADATA
+
+__all__ = ['quantize', 'write']
+
+
+def write(subject: Subject, part: Path) -> None:
+    """Write a subject as an ``.xml`` file and its ``.bin`` file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, 'model.onnx')
+        onnx.write(subject, file)
+        _convert(subject, file, part)
+
+
+def quantize(subject: Subject, file: Path, part: Path) -> int:
+    """Write an OpenVINO file of the 8-bit ONNX file, see `lightvit_mm.export.onnx.quantize`."""
+    with tempfile.TemporaryDirectory() as folder:
+        exact, int8 = Path(folder, 'model.onnx'), Path(folder, 'model.int8.onnx')
+        onnx.write(subject, exact)
+        layers = onnx.quantize(subject, exact, int8)
+        _convert(subject, int8, part)
+    return layers
+
+
+def _convert(subject: Subject, file: Path, part: Path) -> None:
+    import openvino
+
+    model = openvino.convert_model(file)
+    model.set_rt_info(json.dumps(subject.metadata), [METADATA])
+    openvino.save_model(model, part, compress_to_fp16=subject.precision == 'fp16')

@@ -1,0 +1,208 @@
+"""What tools/export.py exports: the deploy form of a trained model, and everything to check it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from rich.progress import track
+from torch import nn
+
+import lightvit_mm
+from lightvit_mm.errors import UserError
+from lightvit_mm.export.compare import TOLERANCES, CompareDetections, CompareMaps
+from lightvit_mm.export.modules import Preprocessing, SegmentorLogits
+from lightvit_mm.runtimes.images import fit_image, padding_of
+from lightvit_mm.runtimes.session import DYNAMIC_MULTIPLE, Size
+
+__all__ = ['Subject', 'build_subject', 'calibration_inputs']
+
+# torch specialises graphs to sizes of 0 and 1, so the example must have a larger batch.
+DYNAMIC_BATCH = 2
+
+
+@dataclass
+class Subject:
+    """A module to export.
+
+    Attributes:
+        whole: takes images (N, 3, H, W), float32 from 0 to 255, channels in the order blue, green,
+            red, and returns one tensor or a tuple of them; in eval mode.
+        names: names of the outputs.
+        size: height and width of the input.
+        dynamic: leave height and width open, and the batch if it is more than 1.
+        batch: N of the example.
+        pictures: (1, 3, H, W) arrays to compare on in addition to random ones.
+        compare: the comparison with PyTorch; None compares the outputs themselves.
+        metadata: what the file tells about itself.
+        precision: ``fp32`` or ``fp16``.
+        calibration: images from which 8-bit ranges are measured.
+        padding: see `fit_image`.
+    """
+
+    whole: nn.Module
+    names: Sequence[str]
+    size: Size
+    dynamic: bool = False
+    batch: int = 1
+    pictures: Sequence[np.ndarray] = ()
+    compare: CompareMaps | CompareDetections | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    precision: str = 'fp32'
+    calibration: Sequence[Path] = ()
+    padding: np.ndarray = field(default_factory=lambda: np.zeros(3, 'float32'))
+
+    @property
+    def sizes(self) -> list[Size]:
+        """The sizes to compare at: with an open size also transposed, and larger."""
+        height, width = self.size
+        larger = (height + 2 * DYNAMIC_MULTIPLE, width + DYNAMIC_MULTIPLE)
+        return [self.size, (width, height), larger] if self.dynamic else [self.size]
+
+
+def build_subject(
+    config: Config,
+    checkpoint: str,
+    size: Size,
+    dynamic: bool = False,
+    backbone_only: bool = False,
+    images: Sequence[str] = (),
+    quantize: str | None = None,
+    precision: str = 'fp32',
+) -> Subject:
+    """Load a trained model and read the images to export it with; for the arguments see `export`.
+
+    Raises:
+        UserError: the model cannot be exported so, the checkpoint does not fit the config, or an
+            image cannot be read.
+    """
+    if dynamic and any(side % DYNAMIC_MULTIPLE for side in size):
+        raise UserError(
+            f'--dynamic is for sizes that are multiples of {DYNAMIC_MULTIPLE}: give such a --size, '
+            f'not {size[0]} {size[1]}'
+        )
+    is_detector = not backbone_only and config.default_scope == 'mmdet'
+    if is_detector and not images:
+        raise UserError(
+            f'{config.model.type}: a whole detector is compared by its detections: give --image '
+            'and files that show objects of its classes (or --backbone-only)'
+        )
+    settings = config.model.get('data_preprocessor') or {}
+    subject = Subject(nn.Identity(), (), size, dynamic, precision=precision)
+    subject.padding = padding_of(settings)
+    subject.pictures = [_read_picture(file, s) for file in images for s in subject.sizes]
+    if not backbone_only and not is_detector:
+        _check_segmentor(config, dynamic)
+    # Imported here because exporting a module does not need OpenMMLab's heads.
+    from lightvit_mm.engine.predicting import find_images
+    from lightvit_mm.engine.trained_model import load_model
+
+    subject.calibration = find_images(quantize)[1] if quantize else []
+    model = load_model(config, checkpoint, 'cpu', backbone_only)
+    if dynamic and not getattr(model.backbone, 'open_size', True):
+        raise UserError(
+            f'{type(model.backbone).__name__} cannot be exported with --dynamic: its graph depends '
+            'on the size. Leave --dynamic out and export one file for each --size'
+        )
+    subject.metadata = _metadata(config, size, precision)
+    network: Any
+    if backbone_only:
+        network, subject.metadata['task'] = model.backbone, 'backbone'
+        subject.names = [f'level{i}' for i in range(len(model.backbone.out_channels))]
+        subject.batch = DYNAMIC_BATCH if dynamic else 1
+    elif is_detector:
+        from lightvit_mm.export.detections import check_size, detections_of
+
+        check_size(model, size)
+        network = detections_of(model)
+        subject.names = list(network.outputs)
+        normalise = Preprocessing(nn.Identity(), settings)
+        subject.compare = CompareDetections(model, normalise, subject.names, TOLERANCES[precision])
+        limits = subject.compare.limits
+        subject.metadata |= {
+            'task': 'detection',
+            'score_thr': limits.score,
+            'iou_threshold': limits.iou,
+            'max_per_img': limits.places,
+        }
+    else:
+        network, subject.names = SegmentorLogits(model), ['logits']
+        subject.metadata['task'] = 'segmentation'
+    if not backbone_only:
+        classes, palette = (model.dataset_meta.get(key) for key in ('classes', 'palette'))
+        colours = palette if isinstance(palette, str) or not palette else palette[: len(classes)]
+        subject.metadata |= {'classes': classes, 'palette': colours}
+    subject.whole = Preprocessing(network, settings).eval()
+    return subject
+
+
+def calibration_inputs(subject: Subject) -> Iterator[np.ndarray]:
+    """The images from which 8-bit ranges are measured, (1, 3, H, W) as the file takes them.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    size = subject.size
+    for file in track(subject.calibration, description='measuring ranges'):
+        image = _read(file, '--quantize')
+        image = mmcv.imrescale(image, min(size[0] / image.shape[0], size[1] / image.shape[1]))
+        yield fit_image(image, size, subject.padding)[0]
+
+
+def _metadata(config: Config, size: Size, precision: str) -> dict[str, Any]:
+    from lightvit_mm.engine.exported_model import fit_pipeline
+
+    settings = config.model.get('data_preprocessor') or {}
+    data = config.get('test_dataloader') or {'dataset': {}}
+    pipeline = copy.deepcopy(data['dataset'].get('pipeline') or [])
+    pad = fit_pipeline(pipeline, size)
+    resizes = [step for step in pipeline if step['type'] == 'Resize' and 'scale' in step]
+    # Without one, larger images are shrunk to the size.
+    resize = resizes[0] if resizes else {'scale': None, 'keep_ratio': True}
+    return {
+        'config': Path(config.filename or '').stem,
+        'version': lightvit_mm.__version__,
+        'precision': precision,
+        'size': list(size),
+        'resize': {
+            'scale': resize['scale'],  # width and height, as in the config
+            'keep_ratio': bool(resize.get('keep_ratio', False)),
+            'pad': [float(value) for value in (padding_of(settings) if pad is None else pad)],
+        },
+    }
+
+
+def _check_segmentor(config: Config, dynamic: bool) -> None:
+    kind = config.model.type
+    if dynamic:
+        # mmseg's heads round sizes with int(), which makes those of the example constants.
+        raise UserError(
+            f'{kind}: segmentors cannot be exported with --dynamic, since mmseg fixes their size; '
+            'leave --dynamic out and export one file for each --size'
+        )
+    if config.model.get('test_cfg', {}).get('mode', 'whole') != 'whole':
+        raise UserError(
+            f'{kind} is tested with a sliding window (test_cfg.mode), which a graph cannot have: '
+            'give --cfg-options model.test_cfg.mode=whole, and the size of the window as --size'
+        )
+
+
+def _read_picture(file: str, size: Size) -> np.ndarray:
+    if not Path(file).is_file():
+        raise UserError(f'--image {file} does not exist')
+    height, width = size
+    image = mmcv.imresize(_read(file, '--image'), (width, height))
+    return image[None].transpose(0, 3, 1, 2).astype('float32')
+
+
+def _read(file: str | Path, option: str) -> np.ndarray:
+    image = mmcv.imread(file, channel_order='bgr')
+    if image is None:
+        raise UserError(f'{option} {file} is not an image that OpenCV can decode')
+    return image
