@@ -31,7 +31,6 @@ __all__ = [
     'TwoStageDetections',
     'check_detector',
     'check_size',
-    'decode',
     'detections_of',
     'levels_of',
 ]
@@ -69,7 +68,7 @@ class SingleStageDetections(nn.Module):
             best = best[pairs // classes]
             levels.append((top, pairs % classes, deltas[best], priors[best]))
         scores, labels, deltas, priors = (torch.cat(values) for values in zip(*levels, strict=True))
-        boxes = decode(head.bbox_coder, priors, deltas, x.shape[2:])
+        boxes = _decode(head.bbox_coder, priors, deltas, x.shape[2:])
         keep = _suppress(boxes, scores, labels, cfg, cfg.get('score_thr', 0))
         return boxes[keep], scores[keep], labels[keep]
 
@@ -101,7 +100,7 @@ class TwoStageDetections(nn.Module):
         priors = proposals[:, 1:]
         if not head.bbox_head.reg_class_agnostic:
             priors = priors[:, None].expand(count, classes, 4).reshape(-1, 4)
-        boxes = decode(head.bbox_head.bbox_coder, priors, deltas.reshape(-1, 4), size)
+        boxes = _decode(head.bbox_head.bbox_coder, priors, deltas.reshape(-1, 4), size)
         boxes = boxes.reshape(count, -1, 4).expand(count, classes, 4).reshape(-1, 4)
         labels = torch.arange(classes, device=x.device).expand(count, classes).reshape(-1)
         scores = scores.reshape(-1)
@@ -124,7 +123,7 @@ class TwoStageDetections(nn.Module):
             top, best = _top(scores.squeeze(1), cfg.nms_pre)
             levels.append((top, torch.full_like(best, level), deltas[best], priors[best]))
         scores, ids, deltas, priors = (torch.cat(values) for values in zip(*levels, strict=True))
-        boxes = decode(head.bbox_coder, priors, deltas, size)
+        boxes = _decode(head.bbox_coder, priors, deltas, size)
         return boxes[_suppress(boxes, scores, ids, cfg, DROPPED)]
 
 
@@ -204,9 +203,9 @@ def levels_of(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tenso
     priors = head.prior_generator.grid_priors(sizes, torch.float32, logits[0].device)
     levels = []
     for i, (values, offsets, boxes) in enumerate(zip(logits, deltas, priors, strict=True)):
-        values = values[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels)
+        values = values.permute(0, 2, 3, 1).reshape(-1, head.cls_out_channels)
         scores = values.sigmoid() if head.use_sigmoid_cls else values.softmax(-1)[:, :-1]
-        offsets = offsets[0].permute(1, 2, 0)
+        offsets = offsets.permute(0, 2, 3, 1)
         if isinstance(head, GFLHead):
             # The mean of each distance's distribution; as a matrix product, which mmdet uses, it
             # would be quantised.
@@ -233,8 +232,7 @@ def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values.topk(count)
 
 
-def decode(coder: Any, priors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
-    """Boxes (n, 4) in pixels, clipped to the image's size if the coder does that."""
+def _decode(coder: Any, priors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
     boxes = coder.decode(priors, deltas)
     if not coder.clip_border:
         return boxes

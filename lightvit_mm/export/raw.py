@@ -15,7 +15,7 @@ from mmdet.models.detectors import TwoStageDetector
 from torch import Tensor, nn
 
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.detections import check_detector, decode, levels_of
+from lightvit_mm.export.detections import check_detector, levels_of
 
 __all__ = ['RawDetections', 'raw_detections_of']
 
@@ -37,6 +37,7 @@ class RawDetections(nn.Module):
 
     outputs = ('boxes', 'scores')
     priors: Tensor
+    corner: Tensor
 
     def __init__(self, detector: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
@@ -46,6 +47,7 @@ class RawDetections(nn.Module):
             levels = levels_of(head, self._features(torch.zeros(1, 3, *size)))
         # Computed here, since some runtimes lack the operators that make a grid.
         self.register_buffer('priors', torch.cat([priors for _, _, priors in levels]))
+        self.register_buffer('corner', torch.tensor([*size[::-1], *size[::-1]]).float())
         self.choice = {
             'levels': [len(priors) for _, _, priors in levels],
             'nms_pre': cfg.nms_pre,
@@ -61,7 +63,9 @@ class RawDetections(nn.Module):
         levels = levels_of(self._head, self._features(x))
         scores = torch.cat([scores for scores, _, _ in levels])
         deltas = torch.cat([deltas for _, deltas, _ in levels])
-        return decode(self._head.bbox_coder, self.priors, deltas, x.shape[2:]), scores
+        coder = self._head.bbox_coder
+        boxes = coder.decode(self.priors, deltas)
+        return (boxes.clamp(min=0).minimum(self.corner) if coder.clip_border else boxes), scores
 
     @property
     def _head(self) -> Any:

@@ -66,7 +66,8 @@ def suppress(boxes: np.ndarray, iou_threshold: float, max_boxes: int) -> np.ndar
         Indices of the boxes that are kept.
     """
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    left, keep = np.arange(len(boxes)), []
+    left = np.arange(len(boxes))
+    keep: list[int] = []
     while len(left) and len(keep) < max_boxes:
         best, left = left[0], left[1:]
         keep.append(best)
