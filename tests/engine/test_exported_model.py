@@ -10,6 +10,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from helpers.bare import link_packages, run_bare
 from helpers.detectors import SMALL_MASK_RCNN, random_detector
 from helpers.repository import REPOSITORY
 from helpers.small_data import ARCH
@@ -140,13 +141,18 @@ def test_eight_bits(retinanet):
     assert len(boxes) == len(scores) == len(labels) > 0
 
 
-def test_openvino(retinanet, images, shapes, tmp_path):
-    checkpoint, _, _ = retinanet
-    out = tmp_path / 'made/model.xml'
-    made = export(
-        load_config(RETINANET), checkpoint, str(out), (128, 128), images=images[:1],
+@pytest.fixture(scope='module')
+def openvino_made(retinanet, images, tmp_path_factory):
+    """The export of the same checkpoint to OpenVINO."""
+    out = tmp_path_factory.mktemp('openvino') / 'made/model.xml'
+    return export(
+        load_config(RETINANET), retinanet[0], str(out), (128, 128), images=images[:1],
         quantize=images[1],
     )  # fmt: skip
+
+
+def test_openvino(retinanet, openvino_made, images, tmp_path):
+    checkpoint, made, out = retinanet[0], openvino_made, openvino_made.file
     assert made.deviation < 1e-5
     assert made.checked[1].detections > 20
     assert made.int8.layers > 50
@@ -167,10 +173,39 @@ def test_openvino(retinanet, images, shapes, tmp_path):
     assert (made['task'], made['precision'], made['size']) == ('detection', 'int8', [128, 128])
     assert made['resize']['keep_ratio']
     assert (made['score_thr'], made['iou_threshold'], made['max_per_img']) == (0.05, 0.5, 100)
-    # Its second file could be anyone's.
-    out.unlink()
+
+
+def test_the_second_file_of_another_is_not_replaced(tmp_path):
+    (tmp_path / 'model.bin').write_text('notes')
     with pytest.raises(UserError, match=r'model\.bin, which belongs to it, exists already'):
-        export(load_config(RETINANET), checkpoint, str(out), (128, 128), images=images[:1])
+        export(load_config(RETINANET), 'none.pth', str(tmp_path / 'model.xml'), (128, 128))
+    assert [file.name for file in tmp_path.iterdir()] == ['model.bin']
+
+
+@pytest.mark.parametrize(('runtime', 'width'), [('onnxruntime', 96), ('openvino', 128)])
+def test_examples_need_nothing_else(runtime, width, retinanet, openvino_made, images, tmp_path):
+    photo = tmp_path / 'in/photo.png'
+    mmcv.imwrite(mmcv.imread(images[0])[:, :width], str(photo))
+    (expected,) = predictions(RETINANET, retinanet[0], photo.parent, tmp_path / 'pth')
+    bare = tmp_path / 'bare'
+    bare.mkdir()
+    link_packages(bare, ['numpy', 'opencv-python', runtime])
+    assert 'No module named' in run_bare(bare, '-c', 'import torch').stderr
+    file = retinanet[1] if runtime == 'onnxruntime' else openvino_made.file
+    script, drawn = REPOSITORY / f'examples/detect_{runtime}.py', tmp_path / 'drawn.png'
+    done = run_bare(bare, script, file, photo, drawn)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert last == f'wrote {drawn}'
+    expected = [d for d in expected['detections'] if d['score'] >= 0.3]
+    assert len(lines) == len(expected) > 5
+    for line, detection in zip(lines, expected, strict=True):
+        name, score, *box = line.split()
+        assert name == detection['class']
+        assert [float(score), *map(float, box)] == pytest.approx(
+            [detection['score'], *detection['box_xyxy']], abs=0.06
+        )
+    assert (mmcv.imread(drawn) != mmcv.imread(photo)).any()
 
 
 def test_mask_rcnn(images, tmp_path):
