@@ -58,13 +58,13 @@ def quantize(subject: Subject, file: Path, part: Path) -> int:
         np.save(images, np.concatenate([image_bytes(x) for x in calibration_inputs(subject)]))
         command = ('quantize', file, images, part)
         run_converter(python, 'litert_converter', command, 'quantising')
-    _add_metadata(subject, part)
+    _add_metadata(subject, part, precision='int8')
     return count_layers(part)
 
 
-def _add_metadata(subject: Subject, part: Path) -> None:
+def _add_metadata(subject: Subject, part: Path, **others: str) -> None:
     """Append an archive, as TensorFlow Lite does for labels; runtimes ignore it."""
     with zipfile.ZipFile(part, 'a') as archive:
         archive.writestr(
-            METADATA_FILE, json.dumps(subject.metadata | {'outputs': list(subject.names)})
+            METADATA_FILE, json.dumps(subject.metadata | {'outputs': list(subject.names)} | others)
         )
