@@ -48,9 +48,9 @@ class Predictor:
     """A trained detector, segmentor or classifier, loaded once and called with images.
 
     An image is a path or an array (H, W, 3) of type uint8: blue, green and red, as OpenCV reads it.
-    One image gives a `Detections`, `Segmentation` or `Classification`, a list of images a list of results, and any
-    other iterable a generator that takes an image from it for each result, so that the memory in
-    use does not grow.
+    One image gives a `Detections`, a `Segmentation` or a `Classification`, a list of images a list
+    of results, and any other iterable a generator that takes an image from it for each result, so
+    that the memory in use does not grow.
 
     Args:
         config: a config as tools/train.py takes it: a file, the name of one that comes with the

@@ -162,7 +162,7 @@ def test(
                     f'{option} is for detectors and segmentors; tools/predict.py writes the '
                     'classes of images, and tools/report.py shows the best and the worst'
                 )
-        if is_onnx(checkpoint):
+        if is_exported(checkpoint):
             raise UserError(f'{checkpoint}: exported files of classifiers are not evaluated')
         use_published_input(config, checkpoint)
     is_detector = config.default_scope == 'mmdet'

@@ -26,7 +26,14 @@ from torch import Tensor, nn
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.onnx_ops import nms, roi_align
 
-__all__ = ['SingleStageDetections', 'TwoStageDetections', 'check_size', 'detections_of']
+__all__ = [
+    'SingleStageDetections',
+    'TwoStageDetections',
+    'check_detector',
+    'check_size',
+    'detections_of',
+    'levels_of',
+]
 
 # Below every score, and below every threshold.
 DROPPED = -1.0
@@ -53,7 +60,7 @@ class SingleStageDetections(nn.Module):
         detector: Any = self.detector
         head, cfg = detector.bbox_head, detector.bbox_head.test_cfg
         levels = []
-        for scores, deltas, priors in _levels(head, detector.extract_feat(x)):
+        for scores, deltas, priors in levels_of(head, detector.extract_feat(x)):
             # The best pairs of prior and class belong to the priors with the best single scores.
             _, best = _top(scores.amax(1), cfg.nms_pre)
             classes = scores.shape[1]
@@ -112,7 +119,7 @@ class TwoStageDetections(nn.Module):
         detector: Any = self.detector
         head, cfg = detector.rpn_head, detector.rpn_head.test_cfg
         levels = []
-        for level, (scores, deltas, priors) in enumerate(_levels(head, features)):
+        for level, (scores, deltas, priors) in enumerate(levels_of(head, features)):
             top, best = _top(scores.squeeze(1), cfg.nms_pre)
             levels.append((top, torch.full_like(best, level), deltas[best], priors[best]))
         scores, ids, deltas, priors = (torch.cat(values) for values in zip(*levels, strict=True))
@@ -122,6 +129,17 @@ class TwoStageDetections(nn.Module):
 
 def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
     """The exportable form of a detector.
+
+    Raises:
+        UserError: see `check_detector`.
+    """
+    check_detector(detector)
+    two_stages = isinstance(detector, TwoStageDetector)
+    return TwoStageDetections(detector) if two_stages else SingleStageDetections(detector)
+
+
+def check_detector(detector: Any) -> None:
+    """Check that a detector consists of the parts that this module can replace.
 
     Raises:
         UserError: the detector or one of its parts is not supported.
@@ -142,7 +160,6 @@ def detections_of(detector: Any) -> SingleStageDetections | TwoStageDetections:
             raise UserError(f'test_cfg: nms of type {kind} cannot be exported, only nms')
     if dense.test_cfg.get('nms_pre', 0) < 1:
         raise UserError('test_cfg.nms_pre must be positive for an export')
-    return TwoStageDetections(detector) if two_stages else SingleStageDetections(detector)
 
 
 def check_size(detector: Any, size: Sequence[int]) -> None:
@@ -179,16 +196,16 @@ def _parts(detector: Any) -> list[tuple[Any, Any]]:
     return parts
 
 
-def _levels(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+def levels_of(head: Any, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Scores (n, classes), deltas (n, 4) and priors, (n, 4) or points (n, 2), of each level."""
     logits, deltas = head(features)
     sizes = [level.shape[2:] for level in logits]
     priors = head.prior_generator.grid_priors(sizes, torch.float32, logits[0].device)
     levels = []
     for i, (values, offsets, boxes) in enumerate(zip(logits, deltas, priors, strict=True)):
-        values = values[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels)
+        values = values.permute(0, 2, 3, 1).reshape(-1, head.cls_out_channels)
         scores = values.sigmoid() if head.use_sigmoid_cls else values.softmax(-1)[:, :-1]
-        offsets = offsets[0].permute(1, 2, 0)
+        offsets = offsets.permute(0, 2, 3, 1)
         if isinstance(head, GFLHead):
             # The mean of each distance's distribution; as a matrix product, which mmdet uses, it
             # would be quantised.

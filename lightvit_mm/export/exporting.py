@@ -103,7 +103,7 @@ def export(
     for file in (Path(out), int8) if quantize else (Path(out),):
         _check_output(file, form, [checkpoint, *images])
     subject = build_subject(
-        config, checkpoint, size, dynamic, backbone_only, images, quantize, precision
+        config, checkpoint, size, dynamic, backbone_only, images, quantize, precision, form.whole
     )
     made = export_subject(subject, out)
     if quantize:
@@ -130,7 +130,8 @@ def export_subject(subject: Subject, out: str | Path) -> Exported:
     subject.whole.eval()
     compare = subject.compare or CompareMaps(subject.whole)
     rng, tolerance = np.random.default_rng(0), TOLERANCES[subject.precision]
-    inputs = [rng.uniform(0, 255, (1, 3, *size)).astype('float32') for size in subject.sizes]
+    # Whole numbers, since the input of some formats is bytes.
+    inputs = [rng.integers(0, 256, (1, 3, *size)).astype('float32') for size in subject.sizes]
     with whole_files(out) as part:
         form.writer.write(subject, part)
         session = open_file(part)

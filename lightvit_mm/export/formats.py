@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightvit_mm.errors import UserError
+from lightvit_mm.export.converters import python_with
 from lightvit_mm.runtimes.session import require_packages
 
 __all__ = ['FORMATS', 'Format', 'format_of']
@@ -29,6 +30,9 @@ class Format:
         precisions: choices of ``--precision``.
         dynamic: whether ``--dynamic`` is possible.
         int8: whether ``--quantize`` is possible.
+        whole: whether NMS and RoIAlign can be in the graph; if not, a detector's graph ends before
+            them, see `lightvit_mm.export.raw`.
+        converter: module that ``.venv-EXTRA`` may have instead of this environment.
     """
 
     suffix: str
@@ -41,6 +45,8 @@ class Format:
     precisions: tuple[str, ...] = ('fp32',)
     dynamic: bool = False
     int8: bool = False
+    whole: bool = True
+    converter: str | None = None
 
     @property
     def writer(self) -> Any:
@@ -72,6 +78,17 @@ FORMATS = (
         precisions=('fp32', 'fp16'),
         dynamic=True,
         int8=True,
+    ),
+    Format(
+        '.tflite',
+        'LiteRT',
+        'litert',
+        'litert',
+        ('ai_edge_litert',),
+        rb'(?s)\A.{4}TFL3',
+        int8=True,
+        whole=False,
+        converter='litert_torch',
     ),
 )
 
@@ -105,4 +122,6 @@ def format_of(
                 f'OUT {out}: {option} is not possible for {form.name}, only for {others}'
             )
     require_packages(form.packages, form.extra)
+    if form.converter:
+        python_with(form.converter, form.extra)
     return form

@@ -33,7 +33,8 @@ class Subject:
 
     Attributes:
         whole: takes images (N, 3, H, W), float32 from 0 to 255, channels in the order blue, green,
-            red, and returns one tensor or a tuple of them; in eval mode.
+            red, and returns one tensor or a tuple of them; in eval mode. It may be
+            `lightvit_mm.export.raw.RawDetections`; then the runtime makes the outputs of that.
         names: names of the outputs.
         size: height and width of the input.
         dynamic: leave height and width open, and the batch if it is more than 1.
@@ -75,8 +76,12 @@ def build_subject(
     images: Sequence[str] = (),
     quantize: str | None = None,
     precision: str = 'fp32',
+    whole: bool = True,
 ) -> Subject:
     """Load a trained model and read the images to export it with; for the arguments see `export`.
+
+    Args:
+        whole: whether a detector's graph includes NMS, see `Format`.
 
     Raises:
         UserError: the model cannot be exported so, the checkpoint does not fit the config, or an
@@ -120,8 +125,15 @@ def build_subject(
         from lightvit_mm.export.detections import check_size, detections_of
 
         check_size(model, size)
-        network = detections_of(model)
-        subject.names = list(network.outputs)
+        if whole:
+            network = detections_of(model)
+            subject.names = list(network.outputs)
+        else:
+            from lightvit_mm.export.raw import raw_detections_of
+
+            network = raw_detections_of(model, size)
+            subject.names = ['boxes', 'scores', 'labels']
+            subject.metadata['choice'] = network.choice
         normalise = Preprocessing(nn.Identity(), settings)
         subject.compare = CompareDetections(model, normalise, subject.names, TOLERANCES[precision])
         limits = subject.compare.limits

@@ -19,7 +19,9 @@ METADATA = 'lightvit_mm'
 # False: a graph traced at one such size is right for all of them.
 DYNAMIC_MULTIPLE = 32
 # The module of this package that runs the files of a suffix. Each has open_session(file).
-RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino'}
+RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino', '.tflite': 'litert'}
+# Of the runtimes whose packages have other names.
+PACKAGES = {'litert': 'ai_edge_litert'}
 
 Size = tuple[int, int]
 
@@ -70,7 +72,7 @@ def open_file(file: str | Path) -> Session:
     if not path.is_file():
         raise UserError(f'{file} does not exist; tools/export.py creates such files')
     runtime = RUNTIMES[suffix]
-    require_packages([runtime], runtime)
+    require_packages([PACKAGES.get(runtime, runtime)], runtime)
     try:
         session: Session = importlib.import_module(f'{__package__}.{runtime}').open_session(path)
     except Exception as error:  # the runtimes' errors have no common base

@@ -1,0 +1,119 @@
+"""Draw a detector's boxes on a photo: python detect_litert.py MODEL.tflite PHOTO OUT
+
+Copy this file and the model to the device: it needs numpy, LiteRT and OpenCV
+(pip install numpy ai-edge-litert opencv-python-headless), but neither PyTorch nor lightvit_mm. The
+input size, the class names, how to resize a photo and how to choose among the boxes are in the
+model's metadata.
+"""
+
+import argparse
+import json
+import os
+import zipfile
+
+import cv2
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+
+def load(file):
+    """Open a model: its metadata, and a function from its input to boxes, scores and labels."""
+    with zipfile.ZipFile(file) as archive:
+        made = json.loads(archive.read('lightvit_mm.json'))
+    run = Interpreter(file, num_threads=os.cpu_count()).get_signature_runner()
+    return made, lambda image: choose(*map(run(args_0=image).get, ('output_0', 'output_1')), made)
+
+
+def choose(boxes, scores, made):
+    """Choose detections among all boxes (priors, 4) and scores (priors, classes)."""
+    rule, rows, labels, start = made['choice'], [], [], 0
+    for count in rule['levels']:
+        level = scores[start : start + count]
+        pairs = np.flatnonzero(level > rule['score_thr'])
+        best = pairs[np.argsort(-level.ravel()[pairs], kind='stable')[: rule['nms_pre']]]
+        rows.append(start + best // level.shape[1])
+        labels.append(best % level.shape[1])
+        start += count
+    rows, labels = np.concatenate(rows), np.concatenate(labels)
+    order = np.argsort(-scores[rows, labels], kind='stable')
+    rows, labels = rows[order], labels[order]
+    if rule['min_bbox_size'] >= 0:
+        large = (boxes[rows, 2:] - boxes[rows, :2] > rule['min_bbox_size']).all(1)
+        rows, labels = rows[large], labels[large]
+    # Shifted apart, boxes of different classes never overlap.
+    shift = 0 if rule['class_agnostic'] else labels[:, None] * (boxes.max() + 1)
+    shifted, left, keep = boxes[rows] + shift, np.arange(len(rows)), []
+    areas = (shifted[:, 2:] - shifted[:, :2]).prod(1)
+    while len(left) and len(keep) < rule['max_per_img']:
+        best, left = left[0], left[1:]
+        keep.append(best)
+        low = np.maximum(shifted[best, :2], shifted[left, :2])
+        high = np.minimum(shifted[best, 2:], shifted[left, 2:])
+        shared = np.maximum(high - low, 0).prod(1)
+        left = left[shared <= rule['iou_threshold'] * (areas[best] + areas[left] - shared)]
+    return boxes[rows[keep]], scores[rows[keep], labels[keep]], labels[keep]
+
+
+def fit(image, made):
+    """Resize an image and pad it to the file's input, as in the tests of the detector.
+
+    Args:
+        image: (height, width, 3), as OpenCV reads it.
+        made: the metadata of the file.
+
+    Returns:
+        The input (1, H, W, 3), and the width and height of the image in it.
+    """
+    (height, width), (full_height, full_width) = image.shape[:2], made['size']
+    rule = made['resize']
+    if rule['keep_ratio']:
+        ratio = min(full_width / width, full_height / height)
+        if rule['scale'] is None:
+            ratio = min(ratio, 1.0)
+        else:
+            long, short = max(rule['scale']), min(rule['scale'])
+            ratio = min(ratio, long / max(height, width), short / min(height, width))
+        size = min(full_width, round(width * ratio)), min(full_height, round(height * ratio))
+    else:
+        size = full_width, full_height
+    inputs = np.empty((full_height, full_width, 3), 'uint8')
+    inputs[:] = np.rint(rule['pad'])
+    inputs[: size[1], : size[0]] = cv2.resize(image, size)
+    return inputs[None], size
+
+
+def main():
+    """Read the command line, detect, draw, and print the boxes."""
+    parser = argparse.ArgumentParser(description=__doc__.partition(':')[0])
+    parser.add_argument('model', help='.tflite file of a detector, written by tools/export.py')
+    parser.add_argument('photo', help='image to read')
+    parser.add_argument('out', help='image to write')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score to draw (0.3)')
+    args = parser.parse_args()
+    photo = cv2.imread(args.photo)
+    if photo is None:
+        parser.error(f'{args.photo} is not an image')
+    made, run = load(args.model) if zipfile.is_zipfile(args.model) else ({}, None)
+    if made.get('task') != 'detection':
+        parser.error(f'{args.model} is not a detector that tools/export.py wrote')
+    image, (width, height) = fit(photo, made)
+    boxes, scores, labels = run(image)
+    boxes = boxes.clip(0, [width, height] * 2)
+    boxes = boxes * ([photo.shape[1] / width, photo.shape[0] / height] * 2)
+    for box, score, label in zip(boxes, scores, labels, strict=True):
+        if score < args.score_thr:
+            continue
+        name, (left, top, right, bottom) = made['classes'][label], box.tolist()
+        print(f'{name} {score:.3f} {left:.1f} {top:.1f} {right:.1f} {bottom:.1f}')
+        corner = round(left), round(top)
+        cv2.rectangle(photo, corner, (round(right), round(bottom)), (0, 0, 255), 2)
+        cv2.putText(
+            photo, f'{name} {score:.2f}', corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 255)
+        )
+    if not cv2.imwrite(args.out, photo):
+        parser.error(f'{args.out} cannot be written')
+    print(f'wrote {args.out}')
+
+
+if __name__ == '__main__':
+    main()

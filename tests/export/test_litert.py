@@ -1,0 +1,97 @@
+"""LiteRT files; the tests run by ``tools/test.sh --runtimes``, which installs the converter."""
+
+import json
+import zipfile
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from helpers.bare import link_packages, run_bare
+from helpers.detectors import random_detector
+from helpers.repository import REPOSITORY
+
+from lightvit_mm.backbones.create import create_backbone
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.predicting import predict
+from lightvit_mm.export.exporting import export, export_subject
+from lightvit_mm.export.subject import Subject
+from lightvit_mm.runtimes.session import open_file
+
+pytestmark = pytest.mark.runtimes
+RETINANET = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
+CLASSES = ('disk', 'square', 'triangle', 'star')
+
+
+@pytest.fixture(scope='module')
+def images(shapes):
+    return [str(file) for file in sorted((shapes / 'images/val').glob('*.png'))]
+
+
+@pytest.fixture(scope='module')
+def made(images, tmp_path_factory):
+    """An exported detector, beside its checkpoint."""
+    folder = tmp_path_factory.mktemp('litert')
+    torch.manual_seed(0)
+    state = random_detector(load_config(RETINANET)).state_dict()
+    meta = {'dataset_meta': {'classes': CLASSES, 'palette': [(0, 0, 255)] * 4}}
+    torch.save({'meta': meta, 'state_dict': state}, folder / 'epoch_1.pth')
+    return export(
+        load_config(RETINANET), str(folder / 'epoch_1.pth'), str(folder / 'model.tflite'),
+        (128, 128), images=images[:1], quantize=images[1],
+    )  # fmt: skip
+
+
+def test_equals_pytorch(made):
+    assert made.outputs == ['boxes', 'scores', 'labels']
+    assert made.deviation < 1e-4
+    assert made.checked[1].detections > 20
+
+
+def test_metadata(made):
+    kept = open_file(made.file).metadata
+    assert (kept['task'], kept['size'], kept['precision']) == ('detection', [128, 128], 'fp32')
+    assert kept['classes'] == list(CLASSES)
+    assert open_file(made.int8.file).metadata == kept | {'precision': 'int8'}
+    with zipfile.ZipFile(made.file) as archive:
+        assert json.loads(archive.read('lightvit_mm.json')) == kept
+
+
+def test_eight_bits(made, images):
+    assert made.int8.layers > 50
+    assert made.int8.file.stat().st_size < 0.5 * made.file.stat().st_size
+    image = mmcv.imread(images[0]).transpose(2, 0, 1)[None].astype('float32')
+    scores = [open_file(file).run(image)['scores'] for file in (made.file, made.int8.file)]
+    assert np.abs(scores[0][:10] - scores[1][:10]).max() < 0.2
+
+
+def test_a_pyramid_keeps_the_order_of_its_levels(tmp_path):
+    backbone = create_backbone('repvit_m0_6', pretrained=False).eval().switch_to_deploy()
+    names = [f'level{i}' for i in range(4)]
+    done = export_subject(Subject(backbone, names, (64, 96)), tmp_path / 'pyramid.tflite')
+    assert done.outputs == names
+    assert done.deviation < 1e-4
+
+
+def test_the_example_needs_nothing_else(made, images, tmp_path):
+    photo, drawn, bare = tmp_path / 'in/photo.png', tmp_path / 'drawn.png', tmp_path / 'bare'
+    mmcv.imwrite(mmcv.imread(images[0])[:100], str(photo))
+    bare.mkdir()
+    link_packages(bare, ['numpy', 'opencv-python', 'ai-edge-litert'])
+    assert 'No module named' in run_bare(bare, '-c', 'import torch').stderr
+    done = run_bare(bare, REPOSITORY / 'examples/detect_litert.py', made.file, photo, drawn)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert last == f'wrote {drawn}'
+    # The tool's own predictions by the same file.
+    out = predict(load_config(RETINANET), str(made.file), str(photo), str(tmp_path / 'out'))
+    (entry,) = json.loads(out.json_file.read_text())['images']
+    expected = [d for d in entry['detections'] if d['score'] >= 0.3]
+    assert len(lines) == len(expected) > 5
+    for line, detection in zip(lines, expected, strict=True):
+        name, score, *box = line.split()
+        assert name == detection['class']
+        assert [float(score), *map(float, box)] == pytest.approx(
+            [detection['score'], *detection['box_xyxy']], abs=0.06
+        )
+    assert (mmcv.imread(str(drawn)) != mmcv.imread(str(photo))).any()
