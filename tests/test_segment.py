@@ -1,9 +1,6 @@
 """Every command of docs/segment.md, on a few small pictures."""
 
-import glob
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 import torch
 from helpers import small_data
 from helpers.doc_pages import blocks, commands
+from helpers.doc_runs import run_command, save_detector_of_the_quickstart
 from helpers.repository import REPOSITORY
 from PIL import Image
 
@@ -67,34 +65,13 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def save_detector_of_the_quickstart(file):
-    from mmdet.registry import MODELS
-    from mmengine.registry import init_default_scope
-
-    init_default_scope('mmdet')
-    config = load_config(str(REPOSITORY / 'configs/retinanet_edgevit_xxs_shapes.py'))
-    state = MODELS.build(config.model).state_dict()
-    file.parent.mkdir(parents=True)
-    meta = {'dataset_meta': {'classes': small_data.CLASSES}}
-    torch.save({'state_dict': state, 'meta': meta}, file)
-
-
 def run(words, monkeypatch, capfd, iterations=2, more=()):
-    """Run a command of the page in this process, with a short schedule and small pictures."""
-    assert words[0] == 'python'
-    arguments = [name for word in words[2:] for name in (sorted(glob.glob(word)) or [word])]
-    arguments = ['64' if word == '512' else word for word in arguments] + list(more)
+    """Run a command of the page with a short schedule and small pictures."""
+    more = list(more)
     if words[1] == 'tools/train.py':
-        arguments += ['--cfg-options', *(option.format(iterations=iterations) for option in SHORT)]
-    monkeypatch.setattr(sys, 'argv', [words[1], *arguments])
-    status = 0
-    try:
-        runpy.run_path(words[1], run_name='__main__')
-    except SystemExit as end:
-        status = end.code
-    out, err = capfd.readouterr()
-    assert not status, out + err
-    return out + err
+        more += ['--cfg-options', *(option.format(iterations=iterations) for option in SHORT)]
+    words = ['64' if word == '512' else word for word in words]
+    return run_command(words, monkeypatch, capfd, more)
 
 
 def test_every_command(checkout, monkeypatch, capfd, quick_runner):

@@ -1,37 +1,14 @@
-# COCO with the longer side of 640 pixels.
+# COCO with the longer side of 640 pixels: the pipelines of coco_detection.py with another Resize.
 _base_ = './coco_detection.py'
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(640, 640), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(640, 640), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
+resize = dict(type='Resize', scale=(640, 640), keep_ratio=True)
+train_pipeline = [*_base_.train_pipeline[:2], resize, *_base_.train_pipeline[3:]]
+test_pipeline = [_base_.test_pipeline[0], resize, *_base_.test_pipeline[2:]]
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    _base_.tta_pipeline[0],
     dict(
         type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale=(640, 640), keep_ratio=True)],
-            [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
-            [dict(type='LoadAnnotations', with_bbox=True)],
-            [
-                dict(
-                    type='PackDetInputs',
-                    meta_keys=(
-                        'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
-                        'flip_direction')),
-            ],
-        ]),
+        transforms=[[resize], *_base_.tta_pipeline[1].transforms[1:]]),
 ]
 
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
