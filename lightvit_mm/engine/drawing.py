@@ -153,8 +153,11 @@ def _with_masks(picture: Image.Image, objects: Objects, colours: Sequence[Colour
     assert objects.masks is not None
     for label, mask in zip(objects.labels, objects.masks, strict=True):
         bitmap = cv2.resize(mask_codec.decode(mask), picture.size, interpolation=cv2.INTER_NEAREST)
-        inside, colour = bitmap > 0, np.array(colours[label])
-        pixels[inside] = ((1 - OPACITY) * pixels[inside] + OPACITY * colour).astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(bitmap)  # blending the whole picture takes long
+        around = pixels[y : y + height, x : x + width]
+        inside = bitmap[y : y + height, x : x + width] > 0
+        blend = (1 - OPACITY) * around[inside] + OPACITY * np.array(colours[label])
+        around[inside] = blend.astype(np.uint8)
         outline, _ = cv2.findContours(bitmap, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(pixels, outline, -1, colours[label], 1)
     return Image.fromarray(pixels)

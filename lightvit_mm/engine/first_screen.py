@@ -182,7 +182,7 @@ def _busy() -> str:
         return ''
     return (
         f'other programs use {busy:.1f} of {_count(cores, "core")}, and threads that wait for each '
-        'other slow all down: start with OMP_WAIT_POLICY=passive or OMP_NUM_THREADS=1'
+        'other slow all down: start with OMP_NUM_THREADS=1 or OMP_WAIT_POLICY=passive'
     )
 
 

@@ -193,9 +193,9 @@ def predict_video(
         config: config from `load_config`.
         checkpoint: weights, or a whole model exported by tools/export.py.
         source: a file, the address of a stream, or the number of a camera.
-        out_dir: output folder. It gets the video with the drawings, named like the source, and
-            ``predictions.jsonl`` (``predictions.jsonl.part`` until the end) with one line per frame
-            as it is predicted.
+        out_dir: output folder. It gets the video with the drawings, named like the file, ``stream``
+            or ``camera_0``, and ``predictions.jsonl`` (``predictions.jsonl.part`` until the end)
+            with one line per frame as it is predicted.
         score_thr: see `predict`.
         device: see `predict`.
 
@@ -204,7 +204,7 @@ def predict_video(
     """
     out, lines = Path(out_dir), Path(out_dir) / VIDEO_PREDICTIONS
     with VideoFrames(source) as frames, ExitStack() as files:
-        stem = out / re.sub(r'\W+', '_', source if frames.live else Path(source).stem)
+        stem = out / frames.stem
         planned = {Path(source): [Path(f'{stem}{suffix}') for _, suffix in CODECS]}
         _check_out(out, planned, [*data_paths(config), checkpoint])
         check_output_file(lines, '--out', rb'\A\{"frame": ')

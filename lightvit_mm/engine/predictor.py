@@ -62,6 +62,7 @@ class Predictor:
 
     Attributes:
         classes: the names of the classes, by number.
+        score_thr: see above; may be changed.
 
     Raises:
         UserError: there is no such config or file, the checkpoint does not fit the config, or the

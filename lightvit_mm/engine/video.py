@@ -44,6 +44,7 @@ class VideoFrames:
 
     Attributes:
         name: the source as text.
+        stem: a name for outputs, without the address of a stream, which may hold a password.
         live: whether it is a stream or a camera, which has no known end.
         rate: frames per second; `RATE` if the source gives none.
         count: number of frames, as the file states it; None if it is unknown.
@@ -62,6 +63,8 @@ class VideoFrames:
         self._capture = cv2.VideoCapture(int(self.name) if is_camera else self.name)
         if not self._capture.isOpened():
             raise UserError(f'OpenCV cannot open {self._described(is_camera)}')
+        stem = f'camera_{self.name}' if is_camera else 'stream'
+        self.stem = stem if self.live else Path(self.name).stem
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate <= 1000 else RATE
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))

@@ -98,4 +98,4 @@ def test_a_busy_machine_and_images_left_out(monkeypatch):
         assert ('busy' in said) is shown
         if shown:
             assert said['busy'].startswith('other programs use 1.8 of 2 cores')
-            assert said['busy'].endswith('OMP_WAIT_POLICY=passive or OMP_NUM_THREADS=1')
+            assert said['busy'].endswith('OMP_NUM_THREADS=1 or OMP_WAIT_POLICY=passive')

@@ -66,7 +66,7 @@ def test_detections_are_those_of_mmdet(detector, predictor, photos):
     assert found.names == [CLASSES[label] for label in found.labels]
 
 
-def test_every_way_to_give_images(predictor, photos):
+def test_every_way_to_give_images(predictor, photos, monkeypatch):
     path, array = photos[0], mmcv.imread(photos[0])
     first = predictor(path)
     assert (first.path, first.frame) == (str(path), None)
@@ -90,6 +90,8 @@ def test_every_way_to_give_images(predictor, photos):
     assert 0 < len(above) < len(first)
     assert above.scores.min() >= threshold
     assert len(above.masks) == len(above.boxes) == len(above.labels) == len(above)
+    monkeypatch.setattr(predictor, 'score_thr', threshold)
+    assert predictor(path).scores.tolist() == above.scores.tolist()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
@@ -108,6 +110,35 @@ def test_a_file_that_was_cut_short(clip):
     with VideoFrames(clip) as frames:
         assert [number for number, image in frames if image is not None] == [0, 1, 2, 3, 4]
         assert frames.losses() == '7 of 12 frames could not be decoded: 5-11'
+
+
+class Camera(BaseHTTPRequestHandler):
+    """Sends twelve pictures, one after the other, and ends."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header('Content-Type', 'multipart/x-mixed-replace; boundary=picture')
+        self.end_headers()
+        for number in range(12):
+            grey = np.full((HEIGHT, WIDTH, 3), 20 * number, np.uint8)
+            content = cv2.imencode('.jpg', grey)[1].tobytes()
+            head = f'--picture\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}'
+            self.wfile.write(head.encode() + b'\r\n\r\n' + content + b'\r\n')
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_stream(detector, tmp_path):
+    with ThreadingHTTPServer(('127.0.0.1', 0), Camera) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f'http://name:password@127.0.0.1:{server.server_port}/camera.mjpg'
+        made = predict_video(*detector, address, str(tmp_path / 'out'), score_thr=1.1)
+        server.shutdown()
+    assert (made.frames, made.losses) == (12, '')
+    assert made.video == tmp_path / 'out/stream.mp4'
+    assert brightness(made.video) == pytest.approx([20 * number for number in range(12)], abs=4)
+    assert 'password' not in made.json_file.read_text()
 
 
 def test_what_is_a_video(tmp_path, monkeypatch):
