@@ -176,4 +176,4 @@ def _draw_panel(axes: Axes, panel: Panel, accuracy: str) -> None:
         ylabel=f'{accuracy} {panel.metric}',
     )
     axes.grid(which='both', alpha=0.3)
-    axes.legend(fontsize=7, loc='lower right')
+    axes.legend(fontsize=7)
