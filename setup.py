@@ -44,6 +44,8 @@ setup(
             'onedl-mmdetection>=3.5.1',
             'onedl-mmsegmentation>=1.4.2',
         ],
+        # In a CPU environment, see docs/pretrain.md.
+        'imagenet': ['timm>=1.0.31', 'torchvision', 'scipy'],
         'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'tensorboard': ['tensorboard'],
         'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'mypy'],
