@@ -45,6 +45,8 @@ setup(
             'onedl-mmdetection>=3.5.1',
             'onedl-mmsegmentation>=1.4.2',
         ],
+        # In a CPU environment, see docs/pretrain.md.
+        'imagenet': ['timm>=1.0.31', 'torchvision', 'scipy'],
         'onnx': ONNX,
         'openvino': [*ONNX, 'openvino>=2025.0'],
         'tensorboard': ['tensorboard'],

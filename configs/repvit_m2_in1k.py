@@ -1,4 +1,4 @@
-# No published figure without a teacher; with one, top-1 80.5 (timm's conversion of the weights of
-# the paper's first version). Recipe: THU-MIG/RepViT.
+# No published figure without a teacher; with one, top-1 80.468 (timm's conversion of the weights
+# of the paper's first version). Recipe: THU-MIG/RepViT.
 _base_ = './_base_/in1k_repvit.py'
 model = dict(backbone=dict(arch='m2'))

@@ -2,6 +2,7 @@
 
 python tools/reproduce.py --check
 python tools/reproduce.py --coco data/coco --ade data/ade/ADEChallengeData2016 --gpus 8
+python tools/reproduce.py --imagenet data/imagenet --evaluate
 """
 
 import argparse
@@ -15,6 +16,7 @@ from rich.progress import track
 
 from lightvit_mm.carried import CONFIGS
 from lightvit_mm.reproduction.check import as_table, check_row
+from lightvit_mm.reproduction.imagenet import reproduce_imagenet
 from lightvit_mm.reproduction.published import Row, read_published
 from lightvit_mm.reproduction.run import reproduce
 
@@ -42,6 +44,13 @@ def main() -> None:
     parser.add_argument(
         '--voc', metavar='DIR', help='VOCdevkit/VOC2012, to train the rows that use it'
     )
+    parser.add_argument(
+        '--imagenet',
+        metavar='DIR',
+        help='ImageNet: alone, to train the rows of top-1, or with --evaluate to evaluate the '
+        'published weights; beside other data, to evaluate the weights of each row before it is '
+        'trained',
+    )
     parser.add_argument('--gpus', type=int, default=1, help='processes on this machine (1)')
     parser.add_argument(
         '--evaluate', action='store_true', help='evaluate released checkpoints instead of training'
@@ -59,8 +68,20 @@ def main() -> None:
     args = parser.parse_args()
     roots = {'coco': args.coco, 'ade20k': args.ade, 'voc12aug': args.voc}
     roots = {dataset: root for dataset, root in roots.items() if root}
-    if not (args.check or roots):
-        parser.error('give --check, --coco DIR, --ade DIR or --voc DIR')
+    if not (args.check or roots or args.imagenet):
+        parser.error('give --check, --coco DIR, --ade DIR, --voc DIR or --imagenet DIR')
+    if args.imagenet and not (args.check or roots):
+        finish(
+            reproduce_imagenet(
+                args.imagenet,
+                Path(args.work_dir),
+                args.rows,
+                args.gpus,
+                args.evaluate,
+                args.cfg_options,
+            )
+        )
+        return
     rows = read_published(args.published, *args.rows)
     if args.check:
         check(rows)
@@ -73,7 +94,13 @@ def main() -> None:
         args.gpus,
         args.evaluate,
         args.cfg_options,
+        args.imagenet,
     )
+    finish(failures)
+
+
+def finish(failures: list[str]) -> None:
+    """Print the rows that failed; exit with status 1 if there are any."""
     if failures:
         print(*failures, sep='\n', file=sys.stderr)
         sys.exit(1)

@@ -181,8 +181,13 @@ class ImageClassifier(BaseModel):
         weights = unwrap({key[len(prefix) :]: state_dict[key] for key in inside})
         match = self._match(weights)
         if match.tensors:
-            number = f'{len(match.tensors)}/{len(self.head.state_dict())} tensors'
-            print_log(f'head: {number}, in the {match.layout.name} layout', logger='current')
+            # Without the counters of BatchNorm, which have no effect on the outputs.
+            found, expected = (
+                sum(not name.endswith('num_batches_tracked') for name in tensors)
+                for tensors in (match.tensors, self.head.state_dict())
+            )
+            layout = f'in the {match.layout.name} layout'
+            print_log(f'head: {found}/{expected} tensors, {layout}', logger='current')
         ours = CLASSIFIER_MARK in weights and any(key.startswith('backbone.') for key in weights)
         if not ours:  # the backbone finds its own among them
             for key in inside:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from lightvit_mm.carried import TOOLS
-from lightvit_mm.engine.history import metrics_in_percent, read_history
+from lightvit_mm.engine.history import read_history
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import check_output_file
+from lightvit_mm.reproduction.calling import call, evaluated_metrics, launcher
+from lightvit_mm.reproduction.imagenet import check_weights
 from lightvit_mm.reproduction.published import Row
 from lightvit_mm.reproduction.record import (
     RELEASED,
@@ -35,6 +35,7 @@ def reproduce(
     gpus: int = 1,
     evaluate: bool = False,
     cfg_options: Sequence[str] = (),
+    imagenet: str | None = None,
 ) -> list[str]:
     """Reproduce rows, and report all rows with runs in ``folder``.
 
@@ -44,6 +45,8 @@ def reproduce(
         known: all rows, for the report.
         data_roots: locations of the data sets, by ``Row.dataset``.
         folder, gpus, evaluate, cfg_options: see `reproduce_row`.
+        imagenet: folder of ImageNet, to evaluate the weights that a row starts from before it is
+            trained.
 
     Returns:
         Messages of the rows that failed.
@@ -63,6 +66,8 @@ def reproduce(
         print(f'[{number}/{len(rows)}] {row.config}', flush=True)
         place = row_folder(row, folder, RELEASED if evaluate else TRAINED)
         try:
+            if imagenet and not evaluate:
+                check_weights(row.weights, imagenet, folder, gpus)
             reproduce_row(row, data_roots[row.dataset], folder, gpus, evaluate, cfg_options)
         except UserError as error:
             print(f'failed: {error}', file=sys.stderr, flush=True)
@@ -129,7 +134,7 @@ def reproduce_row(
             *arguments,
             *options,
         ]
-    command = [*_launcher(gpus), *command]
+    command = [*launcher(gpus), *command]
     record.runs.append(
         Run(
             datetime.now().isoformat(' ', 'seconds'),
@@ -141,13 +146,13 @@ def reproduce_row(
     )
     record.problem = None
     write_record(work_dir, record)
-    _call(command)
-    metrics = _evaluated(work_dir) if evaluate else read_history(work_dir).final()
+    call(command)
+    metrics = evaluated_metrics(work_dir) if evaluate else read_history(work_dir).final()
     checkpoint = last_checkpoint(work_dir)
     if not evaluate and checkpoint and not set(row.published) <= set(metrics):
         # It stopped before the evaluation of the last checkpoint, which resuming does not repeat.
-        _call([*_launcher(gpus), str(TOOLS / 'test.py'), config, checkpoint, *arguments, *options])
-        metrics = _evaluated(work_dir)
+        call([*launcher(gpus), str(TOOLS / 'test.py'), config, checkpoint, *arguments, *options])
+        metrics = evaluated_metrics(work_dir)
     missing = [metric for metric in row.published if metric not in metrics]
     if missing:
         raise UserError(
@@ -157,30 +162,3 @@ def reproduce_row(
     record.metrics = metrics
     write_record(work_dir, record)
     return record
-
-
-def _launcher(gpus: int) -> list[str]:
-    if gpus == 1:
-        return [sys.executable]
-    # --standalone chooses a free port, since another row may be running on this machine.
-    distributed = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={gpus}']
-    return [sys.executable, *distributed]
-
-
-def _call(command: list[str]) -> None:
-    with subprocess.Popen(command) as process:
-        try:
-            status = process.wait()
-        except BaseException:
-            # It ends too, and may write what it still has.
-            process.terminate()
-            process.wait()
-            raise
-    if status:
-        script = next(Path(part).name for part in command if part.startswith(str(TOOLS)))
-        raise UserError(f'exit status {status} of tools/{script}; see its output and its log')
-
-
-def _evaluated(work_dir: Path) -> dict[str, float]:
-    logs = sorted(work_dir.glob('*/*.json'))
-    return metrics_in_percent(json.loads(logs[-1].read_text())) if logs else {}

@@ -7,7 +7,9 @@ import torch
 from helpers import class_folders, small_data, timm_reference
 from helpers.class_folders import tiny_classifier
 from mmengine.registry import MODELS, init_default_scope
+from safetensors.torch import save_file
 
+from lightvit_mm.checkpoints import WeightsError
 from lightvit_mm.classification.published import readable_names, use_published_input
 from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.configs import load_config
@@ -159,3 +161,54 @@ def test_a_teacher(tmp_path):
     config.head.distilled = False
     with pytest.raises(ValueError, match=r'needs head\.distilled'):
         MODELS.build(config)
+
+
+def test_published_weights_are_evaluated_and_trained_further(data, tmp_path, capsys):
+    timm = timm_reference.import_timm()
+    files = {}
+    for number in (3, 5):
+        model = timm.create_model('repvit_m0_9', num_classes=number)
+        files[number] = str(tmp_path / f'{number}.safetensors')
+        save_file(model.state_dict(), files[number])
+
+    def config(**options):
+        changed = tiny_classifier(data, tmp_path / 'work', **options)
+        changed.model = load_config('repvit_m0_9_in1k').model
+        changed.model.head.num_classes = 3
+        changed.train_cfg.max_epochs = 1
+        changed.log_level = 'INFO'
+        return changed
+
+    assert 'top1' in evaluate(config(), files[3])
+    assert "head: 6/6 tensors, in the timm's RepViT layout" in capsys.readouterr().out
+    with pytest.raises(WeightsError, match=r'head\.fc\.weight: \(5, 384\) in the file'):
+        evaluate(config(), files[5])
+    runner = train(config(load_from=files[5]))
+    assert '2 tensors keep their initial values (head.fc' in capsys.readouterr().out
+    assert runner.model.head.fc.weight.shape == (3, 384)
+
+
+def test_mobilevits_way(data, tmp_path):
+    """Several sizes, one for each batch; BGR; the average is evaluated and saved."""
+    config = tiny_classifier(data, tmp_path)
+    recipe = load_config('mobilevit_xxs_in1k')
+    config.model = recipe.model
+    config.model.head.num_classes = 3
+    config.model.backbone.arch = {
+        'stem_dims': 8, 'embed_dims': (8, 8, 8, 8), 'depths': (1, 1, 1, 1),
+        'transformer_dims': (8, 8, 8), 'expand_ratio': 2,
+    }  # fmt: skip
+    config.custom_hooks = recipe.custom_hooks
+    config.train_dataloader.update(
+        batch_sampler=recipe.train_dataloader.batch_sampler, batch_size=(6, 3), drop_last=False
+    )
+    config.train_dataloader.dataset.update(sizes=(32, 64))
+    config.train_cfg.max_epochs = 1
+    runner = train(config)
+    assert runner.iter == 24 // 4.5
+    sizes = {tuple(batch['inputs'][0].shape[1:]) for batch in runner.train_dataloader}
+    assert sizes == {(32, 32), (64, 64)}
+    content = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    name = 'head.fc.weight'
+    assert torch.equal(content['ema_state_dict'][f'module.{name}'], runner.model.state_dict()[name])
+    assert not torch.equal(content['state_dict'][name], runner.model.state_dict()[name])

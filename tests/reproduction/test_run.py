@@ -14,7 +14,7 @@ from lightvit_mm.carried import TOOLS
 from lightvit_mm.engine.history import read_history
 from lightvit_mm.errors import UserError
 from lightvit_mm.files import whole_file
-from lightvit_mm.reproduction import run
+from lightvit_mm.reproduction import calling, run
 from lightvit_mm.reproduction.published import read_published
 from lightvit_mm.reproduction.record import RELEASED, TRAINED, Record, Run, read_record
 from lightvit_mm.reproduction.report import compare, write_report
@@ -90,7 +90,7 @@ class Calls(list):
 @pytest.fixture
 def calls(monkeypatch):
     made = Calls()
-    monkeypatch.setattr(run.subprocess, 'Popen', made)
+    monkeypatch.setattr(calling.subprocess, 'Popen', made)
     return made
 
 
@@ -261,16 +261,16 @@ def test_a_row_ends_with_the_series(monkeypatch, tmp_path):
     code = 'import time; print(1, flush=True); time.sleep(60)'
     ended = []
 
-    class Process(run.subprocess.Popen):
+    class Process(calling.subprocess.Popen):
         def wait(self, timeout=None):
             if self.poll() is None and not ended:
                 ended.append(self)
                 raise KeyboardInterrupt
             return super().wait(timeout)
 
-    monkeypatch.setattr(run.subprocess, 'Popen', Process)
+    monkeypatch.setattr(calling.subprocess, 'Popen', Process)
     with pytest.raises(KeyboardInterrupt):
-        run._call([sys.executable, '-c', code])
+        calling.call([sys.executable, '-c', code])
     assert ended[0].returncode == -15
 
 
