@@ -90,6 +90,16 @@ FORMATS = (
         whole=False,
         converter='litert_torch',
     ),
+    Format(
+        '.ncnn.param',
+        'ncnn',
+        'ncnn',
+        'ncnn',
+        ('ncnn', 'pnnx'),
+        rb'\A7767517\n',
+        beside=('.bin', '.json'),
+        whole=False,
+    ),
 )
 
 
