@@ -47,6 +47,7 @@ setup(
         ],
         'onnx': ONNX,
         'openvino': [*ONNX, 'openvino>=2025.0'],
+        'executorch': ['executorch>=1.5'],
         'ncnn': ['ncnn>=1.0.20260101', 'pnnx>=20260101'],
         'litert': ['ai-edge-litert>=2.0'],
         'tensorboard': ['tensorboard'],

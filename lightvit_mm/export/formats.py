@@ -91,6 +91,15 @@ FORMATS = (
         converter='litert_torch',
     ),
     Format(
+        '.pte',
+        'ExecuTorch',
+        'executorch',
+        'executorch',
+        ('executorch',),
+        rb'(?s)\A.{4}ET12',
+        whole=False,
+    ),
+    Format(
         '.ncnn.param',
         'ncnn',
         'ncnn',
