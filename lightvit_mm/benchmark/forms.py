@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.compare import CompareDetections
 from lightvit_mm.export.exporting import export_subject
 from lightvit_mm.export.subject import Subject
 from lightvit_mm.measure.limits import DTYPES
@@ -103,18 +102,14 @@ def compiled_form(form: Form, train: bool) -> Form:
 
 
 def exported_forms(
-    form: Form,
-    runtimes: Sequence[str],
-    names: Sequence[str] = (),
-    compare: CompareDetections | None = None,
+    form: Form, runtimes: Sequence[str], subject: Subject | None = None
 ) -> list[Form]:
     """The same module exported to ONNX and run by other runtimes, with PyTorch's thread count.
 
     Args:
         form: an inference form in fp32.
         runtimes: keys of `RUNTIMES`.
-        names: names of its outputs, by default ``level0`` and so on.
-        compare: see `Subject`; the file is then compared on the form's image too.
+        subject: its module, compared on the form's image too; None for the form's module as it is.
 
     Raises:
         UserError: the exported file deviates.
@@ -122,15 +117,17 @@ def exported_forms(
     if not runtimes:
         return []
     begin = time.perf_counter()
-    names = names or [f'level{i}' for i in range(len(form.call()))]
     image = form.image.contiguous().numpy()
+    if subject is None:
+        names = [f'level{i}' for i in range(len(form.call()))]
+        height, width = form.image.shape[2:]
+        subject = Subject(form.model, names, (height, width))
+    else:
+        subject = replace(subject, pictures=[image])
     forms = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'model.onnx')
-        height, width = form.image.shape[2:]
-        pictures = [image] if compare else []
-        size = (height, width)
-        export_subject(Subject(form.model, names, size, pictures=pictures, compare=compare), file)
+        export_subject(subject, file)
         exporting = time.perf_counter() - begin
         for runtime in runtimes:
             begin = time.perf_counter()

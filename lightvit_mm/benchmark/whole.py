@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from lightvit_mm.benchmark.forms import RUNTIMES, Form, exported_forms
 from lightvit_mm.benchmark.parts import BoxCount, Clocked, compile_parts, set_dtype
@@ -26,8 +25,7 @@ from lightvit_mm.benchmark.whole_models import (
     set_candidates,
 )
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.compare import CompareDetections
-from lightvit_mm.export.modules import Preprocessing, SegmentorLogits
+from lightvit_mm.export.subject import whole_subject
 from lightvit_mm.measure.complexity import count_macs, inference_form
 from lightvit_mm.measure.profiling import Operator, top_operators
 from lightvit_mm.measure.timing import Timing, alternate, summarise
@@ -179,18 +177,11 @@ def _changed(form: Form, whole: WholeModel, **changes: Any) -> Form:
 def _exported(whole: WholeModel, picture: torch.Tensor, settings: Settings) -> list[Form]:
     if not settings.runtimes:
         return []
-    compare, names = None, ['logits']
-    network: Any = SegmentorLogits(whole.model)
-    if whole.is_detector:
-        from lightvit_mm.export.detections import detections_of
-
-        network = detections_of(whole.model)
-        names = list(network.outputs)
-        normalise = Preprocessing(nn.Identity(), whole.preprocessing)
-        compare = CompareDetections(whole.model, normalise, names)
-    module = Preprocessing(network, whole.preprocessing)
+    height, width = picture.shape[2:]
+    subject = whole_subject(whole.model, whole.preprocessing, (height, width), whole.is_detector)
+    module = subject.whole
     form = Form(whole.name, 'fp32', '', module, picture, partial(module, picture))
-    forms = exported_forms(form, settings.runtimes, names, compare)
+    forms = exported_forms(form, settings.runtimes, subject)
     if whole.is_detector:
         return forms
     return [replace(form, call=partial(_label_map, form.call)) for form in forms]

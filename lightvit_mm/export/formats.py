@@ -21,7 +21,7 @@ class Format:
         suffix: end of a file's name.
         name: the format's name.
         module: module of `lightvit_mm.export` with ``write(subject, part)`` and, with ``int8``,
-            ``quantize(subject, file, part)``.
+            ``quantize(subject, file, part)``, with ``precisions`` also ``compress(part)``.
         extra: extra of this package that installs ``packages``.
         packages: modules that writing needs.
         mark: regular expression that matches the first bytes of such files.
