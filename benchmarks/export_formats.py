@@ -95,8 +95,9 @@ def export_all(name: str, photo: str, kept: dict[str, str]) -> dict[str, str]:
 
 def table(results: dict[str, dict[str, str]]) -> str:
     """The table in Markdown, with the reasons of refusals below it."""
-    suffixes = [form.suffix for form in FORMATS]
-    lines = ['| head | family | ' + ' | '.join(f'{f.name} `{f.suffix}`' for f in FORMATS) + ' |']
+    formats = [f for f in FORMATS if any(f.suffix in cells for cells in results.values())]
+    suffixes = [form.suffix for form in formats]
+    lines = ['| head | family | ' + ' | '.join(f'{f.name} `{f.suffix}`' for f in formats) + ' |']
     lines.append('|---' * (2 + len(suffixes)) + '|')
     reasons: dict[str, int] = {}
     for name, (family, head) in rows().items():
