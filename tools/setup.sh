@@ -366,8 +366,10 @@ set_up_converter() { # NAME: an environment that sees the packages of the main o
   trap 'exit 130' INT TERM HUP
   rm -rf "$own"
   step "$STEP" "venv-$name" "$PY" -m venv "$own"
-  "$PY" -c 'import sysconfig; print(f"import site; site.addsitedir({sysconfig.get_path("purelib")!r})")' \
-    >"$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main.pth"
+  "$PY" -c 'import sysconfig
+print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' >"$(
+    "$own/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+  )/main.pth"
   step "installing $name" "$name" "$own/bin/python" -m pip install --progress-bar off -r "$needed"
   echo "$made" >"$own/lightvit_mm"
   trap - EXIT INT TERM HUP
