@@ -71,9 +71,11 @@ def ours(name: str) -> PyramidBackbone:
 def summary(result: Result) -> str:
     """The row of docs/performance.md: milliseconds of theirs and ours, and the ratio."""
     medians = {row.form: 1e3 * row.timing.median for row in result.rows}
-    forms = {row.how: row for row in result.rows if row.source == OURS}
+    forms = {(row.dtype, row.how): row for row in result.rows if row.source == OURS}
     cells = [result.backbone, 'x'.join(map(str, result.shape[2:]))]
-    for how, row in forms.items():
+    for (_, how), row in forms.items():
+        if row.dtype == 'bf16' and how not in RUNTIMES:
+            continue  # the originals run in fp32 in PyTorch
         peer = f'original {row.dtype} {how}' if how in RUNTIMES else result.baseline
         ratio = medians[peer] / medians[row.form]
         cells.append(f'{medians[peer]:.1f}, {medians[row.form]:.1f}, **{ratio:.2f}**')
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument('--sizes', nargs='+', choices=SIZES, default=list(SIZES))
     for runtime in RUNTIMES:
         parser.add_argument(f'--{runtime}', action='store_true')
+    parser.add_argument('--bf16', action='store_true', help='OpenVINO in bf16 too')
     parser.add_argument('--train', action='store_true', help='a training step of batch 2')
     parser.add_argument('--profile', action='store_true')
     parser.add_argument('--rounds', type=int, default=10)
@@ -94,9 +97,12 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--json', metavar='OUT')
     args = parser.parse_args()
+    if args.bf16 and not args.openvino:
+        parser.error('--bf16 is that of OpenVINO: give --openvino')
     torch.set_num_threads(args.threads)
     keep_freed_memory()  # as tools/train.py, test.py and predict.py do on a CPU
     settings = Settings(
+        dtypes=('fp32', 'bf16') if args.bf16 else ('fp32',),
         runtimes=tuple(name for name in RUNTIMES if getattr(args, name)),
         train=args.train,
         batch=2 if args.train else 1,
@@ -125,7 +131,7 @@ def main() -> None:
                 console.print(operator_table(results[-1].operators))
             if args.json:
                 write_json(args.json, results, 'cpu', 'python benchmarks/compare_speed.py')
-    columns = ['fastest PyTorch', *settings.runtimes]
+    columns = ['fastest PyTorch', *settings.runtimes, *(['openvino bf16'] if args.bf16 else [])]
     print(machine('cpu'))
     print('ms of theirs, ms of ours, ratio; ' + ', '.join(columns))
     print('\n'.join(map(summary, results)))

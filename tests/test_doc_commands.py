@@ -14,7 +14,7 @@ from helpers.repository import REPOSITORY
 from lightvit_mm.__main__ import COMMANDS, OTHERS
 
 # What is not ours is not looked into.
-FOREIGN = {'pip', 'sbatch', 'git', 'source', 'tensorboard'}
+FOREIGN = {'pip', 'sbatch', 'git', 'source', 'tensorboard', 'trtexec'}
 CASES = [
     pytest.param(words, id=f'{page.name}: {" ".join(words)[:70]}')
     for page in PAGES

@@ -78,7 +78,13 @@ def main() -> None:
     )
     parser.add_argument('--compile', action='store_true', help='also through torch.compile')
     parser.add_argument('--onnxruntime', action='store_true', help='also in onnxruntime')
-    parser.add_argument('--openvino', action='store_true', help='also in OpenVINO')
+    parser.add_argument(
+        '--openvino', action='store_true', help='also in OpenVINO, with --dtype bf16 in bf16 too'
+    )
+    parser.add_argument(
+        '--files', nargs='+', default=(), metavar='FILE',
+        help='also these files of tools/export.py, given one CONFIG',
+    )  # fmt: skip
     parser.add_argument(
         '--train', action='store_true', help='forward and backward instead of inference'
     )
@@ -109,6 +115,8 @@ def main() -> None:
         )
     if not configs and (args.peers or args.checkpoint or args.image):
         parser.error('--peers, --checkpoint and --image are for whole models: give a CONFIG')
+    if args.files and (len(configs) != 1 or args.device != 'cpu'):
+        parser.error('--files are those of one model, on the CPU: give one CONFIG')
     if args.checkpoint and len(configs) > 1:
         parser.error('--checkpoint holds the weights of one model: give one CONFIG')
     if args.threads:
@@ -125,6 +133,7 @@ def main() -> None:
             timm=args.against == 'timm',
             compile=args.compile,
             runtimes=tuple(name for name in RUNTIMES if getattr(args, name)),
+            files=tuple(args.files),
             train=args.train,
             batch=args.batch or (2 if args.train else 1),
             device=args.device,

@@ -2,10 +2,12 @@
 # Creates the environment with a tested stack: .venv/ in the checkout, or an active virtual
 # environment. quickstart.sh and test.sh source this file and call set_up; it also runs alone:
 #
-#   bash tools/setup.sh [--stack openmmlab|onedl]
+#   bash tools/setup.sh [--stack openmmlab|onedl] [--with NAME]
 #
 #   --stack onedl       the maintained forks of mmcv, mmengine, mmdet and mmseg instead of the
 #                       releases of OpenMMLab, in .venv-onedl/
+#   --with litert       also the converter to LiteRT, in .venv-litert/, which sees the packages of the
+#                       environment; --with executorch: ExecuTorch, in .venv-executorch/
 #   PYTHON=python3.12   creates the environment with that Python (3.10, 3.11 or 3.12), whichever
 #                       is active
 set -euo pipefail
@@ -351,12 +353,41 @@ set_up() { # leaves PY, the environment's Python
   echo "set up in $((SECONDS - started)) s; logs in $STATE/logs"
 }
 
+set_up_converter() { # NAME: an environment that sees the packages of the main one
+  local name=$1 own=$ROOT/.venv-$1 needed=tools/requirements-$1.txt made
+  STEP="making the environment for $name" LOG=''
+  made="$ENV $(cksum <"$needed")"
+  if [ "$(cat "$own/lightvit_mm" 2>/dev/null)" = "$made" ]; then return; fi
+  if [ -e "$own" ] && [ ! -f "$own/pyvenv.cfg" ]; then
+    fail "$own exists but is not a virtual environment" 'move it away and run this again'
+  fi
+  need_mb "$ROOT" 2500 "the environment for $name" 'check the project out on a larger disk'
+  trap kill_jobs EXIT
+  trap 'exit 130' INT TERM HUP
+  rm -rf "$own"
+  step "$STEP" "venv-$name" "$PY" -m venv "$own"
+  "$PY" -c 'import sysconfig
+print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' >"$(
+    "$own/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+  )/main.pth"
+  step "installing $name" "$name" "$own/bin/python" -m pip install --progress-bar off -r "$needed"
+  echo "$made" >"$own/lightvit_mm"
+  trap - EXIT INT TERM HUP
+}
+
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   take_stack "$@"
-  if [ "${#REST[@]}" != 0 ]; then
-    echo "setup: unknown option ${REST[0]}; the only one is --stack openmmlab|onedl" >&2
-    exit 2
-  fi
+  WITH=''
+  case ${REST[*]-} in
+    '') ;;
+    '--with litert' | '--with executorch') WITH=${REST[1]} ;;
+    *)
+      echo "setup: unknown option ${REST[0]}; there are --stack openmmlab|onedl and, after it," \
+        '--with litert|executorch' >&2
+      exit 2
+      ;;
+  esac
   set_up
+  [ -z "$WITH" ] || set_up_converter "$WITH"
   echo "$PY is ready"
 fi

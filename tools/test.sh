@@ -1,12 +1,27 @@
 #!/usr/bin/env bash
 # Sets up the environment and runs every check:
 #   bash tools/test.sh [--stack openmmlab|onedl] [options of pytest]
+#
+#   --runtimes   instead, sets up LiteRT's converter and ExecuTorch in environments of their own and
+#                runs their tests there
 set -euo pipefail
 
 # shellcheck source=tools/setup.sh
 . "$(dirname "$0")/setup.sh"
 take_stack "$@"
 set_up
+
+if [ "${REST[0]-}" = --runtimes ]; then
+  failed=''
+  for name in litert executorch; do
+    set_up_converter "$name"
+    printf '\n== pytest: %s\n' "$name"
+    "$ROOT/.venv-$name/bin/python" -m pytest -m runtimes "tests/export/test_$name.py" "${REST[@]:1}" ||
+      failed="$failed${failed:+, }$name"
+  done
+  [ -z "$failed" ] || { echo "FAILED: $failed" >&2 && exit 1; }
+  exit 0
+fi
 
 # The tests compare with timm, which needs torchvision. PyPI's does not load with a CPU build of torch
 # and would break mmdet, so both go into a separate folder, which lightvit_mm/benchmark/forms.py knows.

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightvit_mm.export.compare import CompareDetections
+from lightvit_mm.errors import UserError
 from lightvit_mm.export.exporting import export_subject
 from lightvit_mm.export.subject import Subject
 from lightvit_mm.measure.limits import DTYPES
 from lightvit_mm.runtimes.onnxruntime import OnnxSession
 from lightvit_mm.runtimes.openvino import OpenvinoSession
-from lightvit_mm.runtimes.session import Session
+from lightvit_mm.runtimes.session import Session, open_file, suffix_of
 from lightvit_mm.timm_import import import_timm
 
 OURS, THEIRS = 'lightvit_mm', 'timm'
@@ -33,7 +33,8 @@ class Form:
     Attributes:
         source: whose implementation it is: `OURS`, `THEIRS` or the name of a rival.
         dtype: data type of the arithmetic, a key of `DTYPES`; below fp32 by autocast.
-        how: anything else that distinguishes it, e.g. ``compiled``.
+        how: anything else that distinguishes it, e.g. ``compiled``, a key of `RUNTIMES`, or the
+            name of an exported file.
         model: the PyTorch module.
         image: its input, on its device and in its memory layout.
         call: runs one step.
@@ -52,6 +53,11 @@ class Form:
     def name(self) -> str:
         """Name in tables."""
         return ' '.join(part for part in (self.source, self.dtype, self.how) if part)
+
+    @property
+    def exported(self) -> bool:
+        """Whether it runs in another runtime."""
+        return self.how in RUNTIMES or suffix_of(self.how) is not None
 
 
 def eager_form(
@@ -102,16 +108,16 @@ def compiled_form(form: Form, train: bool) -> Form:
 def exported_forms(
     form: Form,
     runtimes: Sequence[str],
-    names: Sequence[str] = (),
-    compare: CompareDetections | None = None,
+    subject: Subject | None = None,
+    dtypes: Sequence[str] = ('fp32',),
 ) -> list[Form]:
     """The same module exported to ONNX and run by other runtimes, with PyTorch's thread count.
 
     Args:
         form: an inference form in fp32.
         runtimes: keys of `RUNTIMES`.
-        names: names of its outputs, by default ``level0`` and so on.
-        compare: see `Subject`; the file is then compared on the form's image too.
+        dtypes: keys of `DTYPES`; ``bf16`` is measured in OpenVINO too, everything else in fp32.
+        subject: its module, compared on the form's image too; None for the form's module as it is.
 
     Raises:
         UserError: the exported file deviates.
@@ -119,23 +125,47 @@ def exported_forms(
     if not runtimes:
         return []
     begin = time.perf_counter()
-    names = names or [f'level{i}' for i in range(len(form.call()))]
     image = form.image.contiguous().numpy()
+    if subject is None:
+        names = [f'level{i}' for i in range(len(form.call()))]
+        height, width = form.image.shape[2:]
+        subject = Subject(form.model, names, (height, width))
+    else:
+        subject = replace(subject, pictures=[image])
     forms = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'model.onnx')
-        height, width = form.image.shape[2:]
-        pictures = [image] if compare else []
-        size = (height, width)
-        export_subject(Subject(form.model, names, size, pictures=pictures, compare=compare), file)
+        export_subject(subject, file)
         exporting = time.perf_counter() - begin
-        for runtime in runtimes:
+        opened = [('fp32', runtime, RUNTIMES[runtime]) for runtime in runtimes]
+        if 'openvino' in runtimes and 'bf16' in dtypes:
+            opened.append(('bf16', 'openvino', partial(OpenvinoSession, precision='bf16')))
+        for dtype, runtime, open_session in opened:
             begin = time.perf_counter()
-            call = partial(RUNTIMES[runtime](file).run, image)
+            call = partial(open_session(file).run, image)
             call()
             taken = exporting + time.perf_counter() - begin
-            forms.append(replace(form, how=runtime, call=call, first_call=taken))
+            forms.append(replace(form, dtype=dtype, how=runtime, call=call, first_call=taken))
     return forms
+
+
+def file_form(form: Form, file: str) -> Form:
+    """A form that runs an exported file on a form's image.
+
+    Raises:
+        UserError: the file cannot be opened, or has an input of another size.
+    """
+    begin = time.perf_counter()
+    session, (height, width) = open_file(file), form.image.shape[2:]
+    if session.size not in (None, (height, width)):
+        raise UserError(
+            f'--files {file}: its input is {"x".join(map(str, session.size or ()))}, and the table '
+            f'is of {height}x{width}: give --sizes'
+        )
+    call = partial(session.run, form.image.contiguous().numpy())
+    call()
+    dtype, taken = session.metadata.get('precision', 'fp32'), time.perf_counter() - begin
+    return replace(form, dtype=dtype, how=Path(file).name, call=call, first_call=taken)
 
 
 # Both open the same ONNX file.

@@ -12,7 +12,6 @@ from torch import nn
 from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.benchmark.forms import (
     OURS,
-    RUNTIMES,
     THEIRS,
     Form,
     compiled_form,
@@ -52,7 +51,9 @@ class Settings:
         dtypes: keys of `DTYPES`; PyTorch's forms run in each of them.
         timm: also measure timm's model of the same name.
         compile: also measure the models through torch.compile.
-        runtimes: keys of `RUNTIMES`; also export the models and run them there, in fp32.
+        runtimes: keys of `RUNTIMES`; also export the models and run them there, in fp32, and in
+            OpenVINO also in bf16 if that is one of ``dtypes``.
+        files: exported files of the one whole model to measure too.
         train: measure a training step, forward and backward, instead of inference in deploy form.
         batch: number of images per step.
         device: ``cpu``, ``cuda`` or ``cuda:<number>``.
@@ -67,6 +68,7 @@ class Settings:
     timm: bool = False
     compile: bool = False
     runtimes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     train: bool = False
     batch: int = 1
     device: str = 'cpu'
@@ -225,7 +227,7 @@ def _forms(subject: Subject, image: torch.Tensor, settings: Settings) -> tuple[l
             if settings.compile:
                 forms.append(compiled_form(forms[-1], settings.train))
     ours = eager_form(OURS, model, channels_last, 'fp32', train=False)
-    return forms + exported_forms(ours, settings.runtimes), note
+    return forms + exported_forms(ours, settings.runtimes, None, settings.dtypes), note
 
 
 def _rival_forms(
@@ -242,7 +244,9 @@ def _rival_forms(
         )
         for name, module in rivals.items()
     ]
-    return forms + (exported_forms(forms[0], settings.runtimes) if forms else [])
+    if not forms:
+        return []
+    return forms + exported_forms(forms[0], settings.runtimes, None, settings.dtypes)
 
 
 def _memory_format(module: nn.Module) -> torch.memory_format:
@@ -272,7 +276,7 @@ def _row(form: Form, timing: Timing, ceilings: Ceilings, settings: Settings) -> 
         form.how,
         form.first_call,
         timing,
-        None if form.how in RUNTIMES else peak_memory(form.call, settings.device),
+        None if form.exported else peak_memory(form.call, settings.device),
         count_parameters(form.model),
         macs * (TRAINING_PRODUCTS if settings.train else 1),
         floors(macs, moved, form.dtype, ceilings, settings.train),

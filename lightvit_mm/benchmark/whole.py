@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from lightvit_mm.benchmark.forms import RUNTIMES, Form, exported_forms
+from lightvit_mm.benchmark.forms import Form, exported_forms, file_form
 from lightvit_mm.benchmark.parts import BoxCount, Clocked, compile_parts, set_dtype
 from lightvit_mm.benchmark.run import PAUSE, Settings
 from lightvit_mm.benchmark.whole_models import (
@@ -26,8 +25,7 @@ from lightvit_mm.benchmark.whole_models import (
     set_candidates,
 )
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.compare import CompareDetections
-from lightvit_mm.export.modules import Preprocessing, SegmentorLogits
+from lightvit_mm.export.subject import whole_subject
 from lightvit_mm.measure.complexity import count_macs, inference_form
 from lightvit_mm.measure.profiling import Operator, top_operators
 from lightvit_mm.measure.timing import Timing, alternate, summarise
@@ -114,10 +112,11 @@ def benchmark_whole(
             forms += [(whole, form) for form in _exported(whole, picture, settings)]
         except UserError as error:
             notes[f'{whole.name}: {error}'] = None
+        plain = Form(whole.name, 'fp32', '', whole.model, picture, lambda: None)
+        files = [file_form(plain, file) for file in settings.files]
+        forms += [(whole, _to_result(whole, form)) for form in files]
     calls = {form.name: form.call for _, form in forms}
-    clocked = {
-        form.name: Clocked(form.model, form.call) for _, form in forms if form.how not in RUNTIMES
-    }
+    clocked = {form.name: Clocked(form.model, form.call) for _, form in forms if not form.exported}
     calls |= {f'{name}, by parts': call for name, call in clocked.items()}
     seconds = alternate(calls, settings.rounds, settings.min_seconds, pause=PAUSE)
     timings = {timing.name: timing for timing in summarise(seconds, forms[0][1].name)}
@@ -179,21 +178,17 @@ def _changed(form: Form, whole: WholeModel, **changes: Any) -> Form:
 def _exported(whole: WholeModel, picture: torch.Tensor, settings: Settings) -> list[Form]:
     if not settings.runtimes:
         return []
-    compare, names = None, ['logits']
-    network: Any = SegmentorLogits(whole.model)
-    if whole.is_detector:
-        from lightvit_mm.export.detections import detections_of
-
-        network = detections_of(whole.model)
-        names = list(network.outputs)
-        normalise = Preprocessing(nn.Identity(), whole.preprocessing)
-        compare = CompareDetections(whole.model, normalise, names)
-    module = Preprocessing(network, whole.preprocessing)
+    height, width = picture.shape[2:]
+    subject = whole_subject(whole.model, whole.preprocessing, (height, width), whole.is_detector)
+    module = subject.whole
     form = Form(whole.name, 'fp32', '', module, picture, partial(module, picture))
-    forms = exported_forms(form, settings.runtimes, names, compare)
-    if whole.is_detector:
-        return forms
-    return [replace(form, call=partial(_label_map, form.call)) for form in forms]
+    forms = exported_forms(form, settings.runtimes, subject, settings.dtypes)
+    return [_to_result(whole, form) for form in forms]
+
+
+def _to_result(whole: WholeModel, form: Form) -> Form:
+    """An exported form that ends where PyTorch's does."""
+    return form if whole.is_detector else replace(form, call=partial(_label_map, form.call))
 
 
 def _label_map(call: Callable[[], Any]) -> torch.Tensor:
@@ -207,7 +202,7 @@ def _row(
     with count.watching(form.model):
         result = form.call()
     if whole.is_detector:
-        found = len(result['boxes'] if form.how in RUNTIMES else result.pred_instances)
+        found = len(result['boxes'] if form.exported else result.pred_instances)
     return WholeRow(
         form.name,
         whole.name,

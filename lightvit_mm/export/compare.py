@@ -11,9 +11,9 @@ from torch import nn
 
 from lightvit_mm.errors import UserError
 
-# By precision of the file. Of maps in standard deviations; of detections in scores, in mask
-# probabilities, and in corners over the longer side of the image.
-TOLERANCES = {'fp32': 1e-3, 'fp16': 1e-2}
+# Of maps in standard deviations; of detections in scores, in mask probabilities, and in corners
+# over the longer side of the image.
+TOLERANCE = 1e-3
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -23,7 +23,7 @@ class Compared(NamedTuple):
 
     Attributes:
         shape: shape of the input, (N, 3, H, W).
-        deviation: the largest deviation, in the units of `TOLERANCES`.
+        deviation: the largest deviation, in the units of `TOLERANCE`.
         detections: number of detections in both; None if the outputs are maps.
     """
 
@@ -74,22 +74,14 @@ class CompareDetections:
         detector: an mmdet detector.
         normalise: the `Preprocessing` of the exported graph, without a network.
         names: names of the outputs.
-        tolerance: see `compare_detections`.
     """
 
     unit = 'in scores, or relative to the longer side of the image'
 
-    def __init__(
-        self,
-        detector: Any,
-        normalise: nn.Module,
-        names: Sequence[str],
-        tolerance: float = TOLERANCES['fp32'],
-    ) -> None:
+    def __init__(self, detector: Any, normalise: nn.Module, names: Sequence[str]) -> None:
         self.detector = detector
         self.normalise = normalise
         self.names = names
-        self.tolerance = tolerance
         two_stages = hasattr(detector, 'roi_head')
         cfg = detector.test_cfg.rcnn if two_stages else detector.test_cfg
         self.limits = Limits(cfg.get('score_thr', 0), cfg.nms.iou_threshold, cfg.max_per_img)
@@ -98,8 +90,7 @@ class CompareDetections:
         """The largest difference between corresponding detections, see `compare_detections`."""
         expected = self._expected(torch.from_numpy(image))
         side = max(image.shape[2:])
-        deviation, pairs = compare_detections(expected, outputs, side, self.limits, self.tolerance)
-        return Compared(image.shape, deviation, pairs)
+        return Compared(image.shape, *compare_detections(expected, outputs, side, self.limits))
 
     def _expected(self, image: torch.Tensor) -> dict[str, np.ndarray]:
         from mmdet.structures import DetDataSample
@@ -130,11 +121,7 @@ class Limits(NamedTuple):
 
 
 def compare_detections(
-    expected: Arrays,
-    found: Arrays,
-    longer_side: int,
-    limits: Limits,
-    tolerance: float = TOLERANCES['fp32'],
+    expected: Arrays, found: Arrays, longer_side: int, limits: Limits, tolerance: float = TOLERANCE
 ) -> tuple[float, int]:
     """Compare two sets of detections of one image.
 

@@ -12,9 +12,9 @@ import torch
 from mmengine.config import Config
 
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.compare import TOLERANCES, Compared, CompareMaps
+from lightvit_mm.export.compare import TOLERANCE, Compared, CompareMaps
 from lightvit_mm.export.formats import Format, format_of
-from lightvit_mm.export.subject import Subject, build_subject
+from lightvit_mm.export.subject import Subject, build_subject, compared_sizes
 from lightvit_mm.files import check_output_file, whole_files
 from lightvit_mm.measure.timing import alternate
 from lightvit_mm.runtimes.session import Session, Size, open_file
@@ -91,7 +91,7 @@ def export(
             detector needs some in which it finds objects.
         quantize: folder, file or glob pattern of images. With them, an 8-bit file is also made:
             ``model.int8.onnx`` next to ``model.onnx``.
-        precision: ``fp32``, or ``fp16`` for weights in half the space.
+        precision: of the weights in the file: ``fp32``, or ``fp16`` for weights in half the space.
 
     Raises:
         UserError: a package is missing, the format or the model does not support what was asked
@@ -103,7 +103,7 @@ def export(
     for file in (Path(out), int8) if quantize else (Path(out),):
         _check_output(file, form, [checkpoint, *images])
     subject = build_subject(
-        config, checkpoint, size, dynamic, backbone_only, images, quantize, precision, form.whole
+        config, checkpoint, size, dynamic, backbone_only, images, quantize, precision, form.nms
     )
     made = export_subject(subject, out)
     if quantize:
@@ -123,24 +123,25 @@ def export_subject(subject: Subject, out: str | Path) -> Exported:
         out: the file to write; its folder is made.
 
     Raises:
-        UserError: the file does not run, deviates by more than `TOLERANCES` allow, or no detection
+        UserError: the file does not run, deviates by more than `TOLERANCE`, or no detection
             could be compared.
     """
     form, out = format_of(out, subject.precision, subject.dynamic), Path(out)
     subject.whole.eval()
     compare = subject.compare or CompareMaps(subject.whole)
-    rng, tolerance = np.random.default_rng(0), TOLERANCES[subject.precision]
+    sizes = compared_sizes(subject.size, subject.dynamic)
+    rng = np.random.default_rng(0)
     # Whole numbers, since the input of some formats is bytes.
-    inputs = [rng.integers(0, 256, (1, 3, *size)).astype('float32') for size in subject.sizes]
+    inputs = [rng.integers(0, 256, (1, 3, *size)).astype('float32') for size in sizes]
     with whole_files(out) as part:
         form.writer.write(subject, part)
         session = open_file(part)
         checked = [compare(x, _run(session, x)) for x in (*inputs, *subject.pictures)]
         exported = Exported(out, session.outputs, checked, compare.unit)
-        if not exported.deviation <= tolerance:
+        if not exported.deviation <= TOLERANCE:
             raise UserError(
                 f'the export deviates from PyTorch by {exported.deviation:.1e} '
-                f'({compare.unit}), more than {tolerance:.0e}; {out} was not written. Try another '
+                f'({compare.unit}), more than {TOLERANCE:.0e}; {out} was not written. Try another '
                 '--size, or leave --dynamic out, and please report this'
             )
         if not any(compared.detections != 0 for compared in checked):
@@ -148,6 +149,9 @@ def export_subject(subject: Subject, out: str | Path) -> Exported:
                 f'the detector finds nothing in any image, so nothing was compared; {out} '
                 'was not written. Give --image and files that show objects of its classes'
             )
+        if subject.precision != 'fp32':
+            form.writer.compress(part)
+            _run(open_file(part), inputs[0])
     return exported
 
 

@@ -22,7 +22,7 @@ class Format:
         suffix: end of a file's name.
         name: the format's name.
         module: module of `lightvit_mm.export` with ``write(subject, part)`` and, with ``int8``,
-            ``quantize(subject, file, part)``.
+            ``quantize(subject, file, part)``, with ``precisions`` also ``compress(part)``.
         extra: extra of this package that installs ``packages``.
         packages: modules that writing needs.
         mark: regular expression that matches the first bytes of such files.
@@ -30,7 +30,7 @@ class Format:
         precisions: choices of ``--precision``.
         dynamic: whether ``--dynamic`` is possible.
         int8: whether ``--quantize`` is possible.
-        whole: whether NMS and RoIAlign can be in the graph; if not, a detector's graph ends before
+        nms: whether NMS and RoIAlign can be in the graph; if not, a detector's graph ends before
             them, see `lightvit_mm.export.raw`.
         converter: module that ``.venv-EXTRA`` may have instead of this environment.
     """
@@ -45,7 +45,7 @@ class Format:
     precisions: tuple[str, ...] = ('fp32',)
     dynamic: bool = False
     int8: bool = False
-    whole: bool = True
+    nms: bool = True
     converter: str | None = None
 
     @property
@@ -87,8 +87,27 @@ FORMATS = (
         ('ai_edge_litert',),
         rb'(?s)\A.{4}TFL3',
         int8=True,
-        whole=False,
+        nms=False,
         converter='litert_torch',
+    ),
+    Format(
+        '.pte',
+        'ExecuTorch',
+        'executorch',
+        'executorch',
+        ('executorch',),
+        rb'(?s)\A.{4}ET12',
+        nms=False,
+    ),
+    Format(
+        '.ncnn.param',
+        'ncnn',
+        'ncnn',
+        'ncnn',
+        ('ncnn', 'pnnx'),
+        rb'\A7767517\n',
+        beside=('.bin', '.json'),
+        nms=False,
     ),
 )
 

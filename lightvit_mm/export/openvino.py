@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from lightvit_mm.export import onnx
 from lightvit_mm.export.subject import Subject
 from lightvit_mm.runtimes.session import METADATA
 
-__all__ = ['quantize', 'write']
+__all__ = ['compress', 'quantize', 'write']
 
 
 def write(subject: Subject, part: Path) -> None:
@@ -19,6 +20,18 @@ def write(subject: Subject, part: Path) -> None:
         file = Path(folder, 'model.onnx')
         onnx.write(subject, file)
         _convert(subject, file, part)
+
+
+def compress(part: Path) -> None:
+    """Store the weights of a file in 16 bits."""
+    import openvino
+
+    # In a folder of its own, since OpenVINO reads weights while it writes.
+    with tempfile.TemporaryDirectory(dir=part.parent) as folder:
+        smaller = Path(folder, part.name)
+        openvino.save_model(openvino.Core().read_model(part), smaller, compress_to_fp16=True)
+        for file in (smaller.with_suffix('.bin'), smaller):
+            os.replace(file, part.with_suffix(file.suffix))
 
 
 def quantize(subject: Subject, file: Path, part: Path) -> int:
@@ -36,4 +49,4 @@ def _convert(subject: Subject, file: Path, part: Path) -> None:
 
     model = openvino.convert_model(file)
     model.set_rt_info(json.dumps(subject.metadata), [METADATA])
-    openvino.save_model(model, part, compress_to_fp16=subject.precision == 'fp16')
+    openvino.save_model(model, part, compress_to_fp16=False)

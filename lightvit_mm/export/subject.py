@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from torch import nn
 
 import lightvit_mm
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.compare import TOLERANCES, CompareDetections, CompareMaps
+from lightvit_mm.export.compare import CompareDetections, CompareMaps
 from lightvit_mm.export.modules import Preprocessing, SegmentorLogits
 from lightvit_mm.runtimes.images import fit_image, padding_of
 from lightvit_mm.runtimes.session import DYNAMIC_MULTIPLE, Size
 
-__all__ = ['Subject', 'build_subject', 'calibration_inputs']
+__all__ = ['Subject', 'build_subject', 'calibration_inputs', 'compared_sizes', 'whole_subject']
 
 # torch specialises graphs to sizes of 0 and 1, so the example must have a larger batch.
 DYNAMIC_BATCH = 2
@@ -33,7 +33,7 @@ class Subject:
 
     Attributes:
         whole: takes images (N, 3, H, W), float32 from 0 to 255, channels in the order blue, green,
-            red, and returns one tensor or a tuple of them; in eval mode. It may be
+            red, and returns one tensor or a tuple of them; in eval mode. It may end in
             `lightvit_mm.export.raw.RawDetections`; then the runtime makes the outputs of that.
         names: names of the outputs.
         size: height and width of the input.
@@ -42,7 +42,7 @@ class Subject:
         pictures: (1, 3, H, W) arrays to compare on in addition to random ones.
         compare: the comparison with PyTorch; None compares the outputs themselves.
         metadata: what the file tells about itself.
-        precision: ``fp32`` or ``fp16``.
+        precision: of the weights in the file, ``fp32`` or ``fp16``.
         calibration: images from which 8-bit ranges are measured.
         padding: see `fit_image`.
     """
@@ -59,12 +59,12 @@ class Subject:
     calibration: Sequence[Path] = ()
     padding: np.ndarray = field(default_factory=lambda: np.zeros(3, 'float32'))
 
-    @property
-    def sizes(self) -> list[Size]:
-        """The sizes to compare at: with an open size also transposed, and larger."""
-        height, width = self.size
-        larger = (height + 2 * DYNAMIC_MULTIPLE, width + DYNAMIC_MULTIPLE)
-        return [self.size, (width, height), larger] if self.dynamic else [self.size]
+
+def compared_sizes(size: Size, dynamic: bool) -> list[Size]:
+    """The sizes to compare a file at: its own, and if it is open transposed and larger."""
+    height, width = size
+    larger = (height + 2 * DYNAMIC_MULTIPLE, width + DYNAMIC_MULTIPLE)
+    return [size, (width, height), larger] if dynamic else [size]
 
 
 def build_subject(
@@ -76,12 +76,12 @@ def build_subject(
     images: Sequence[str] = (),
     quantize: str | None = None,
     precision: str = 'fp32',
-    whole: bool = True,
+    nms: bool = True,
 ) -> Subject:
     """Load a trained model and read the images to export it with; for the arguments see `export`.
 
     Args:
-        whole: whether a detector's graph includes NMS, see `Format`.
+        nms: see `whole_subject`.
 
     Raises:
         UserError: the model cannot be exported so, the checkpoint does not fit the config, or an
@@ -99,59 +99,83 @@ def build_subject(
             'and files that show objects of its classes (or --backbone-only)'
         )
     settings = config.model.get('data_preprocessor') or {}
-    subject = Subject(nn.Identity(), (), size, dynamic, precision=precision)
-    subject.padding = padding_of(settings)
-    subject.pictures = [_read_picture(file, s) for file in images for s in subject.sizes]
+    sizes = compared_sizes(size, dynamic)
+    pictures = [_read_picture(file, s) for file in images for s in sizes]
     if not backbone_only and not is_detector:
         _check_segmentor(config, dynamic)
     # Imported here because exporting a module does not need OpenMMLab's heads.
     from lightvit_mm.engine.predicting import find_images
     from lightvit_mm.engine.trained_model import load_model
 
-    subject.calibration = find_images(quantize)[1] if quantize else []
+    calibration = find_images(quantize)[1] if quantize else []
     model = load_model(config, checkpoint, 'cpu', backbone_only)
     if dynamic and not getattr(model.backbone, 'open_size', True):
         raise UserError(
             f'{type(model.backbone).__name__} cannot be exported with --dynamic: its graph depends '
             'on the size. Leave --dynamic out and export one file for each --size'
         )
-    subject.metadata = _metadata(config, size, precision)
-    network: Any
     if backbone_only:
-        network, subject.metadata['task'] = model.backbone, 'backbone'
-        subject.names = [f'level{i}' for i in range(len(model.backbone.out_channels))]
-        subject.batch = DYNAMIC_BATCH if dynamic else 1
-    elif is_detector:
-        from lightvit_mm.export.detections import check_size, detections_of
-
-        check_size(model, size)
-        if whole:
-            network = detections_of(model)
-            subject.names = list(network.outputs)
-        else:
-            from lightvit_mm.export.raw import raw_detections_of
-
-            network = raw_detections_of(model, size)
-            subject.names = ['boxes', 'scores', 'labels']
-            subject.metadata['choice'] = network.choice
-        normalise = Preprocessing(nn.Identity(), settings)
-        subject.compare = CompareDetections(model, normalise, subject.names, TOLERANCES[precision])
-        limits = subject.compare.limits
-        subject.metadata |= {
-            'task': 'detection',
-            'score_thr': limits.score,
-            'iou_threshold': limits.iou,
-            'max_per_img': limits.places,
-        }
+        batch = DYNAMIC_BATCH if dynamic else 1
+        names = [f'level{i}' for i in range(len(model.backbone.out_channels))]
+        made = Subject(Preprocessing(model.backbone, settings), names, size, batch=batch)
+        made.metadata['task'] = 'backbone'
     else:
-        network, subject.names = SegmentorLogits(model), ['logits']
-        subject.metadata['task'] = 'segmentation'
-    if not backbone_only:
+        made = whole_subject(model, settings, size, is_detector, nms)
         classes, palette = (model.dataset_meta.get(key) for key in ('classes', 'palette'))
         colours = palette if isinstance(palette, str) or not palette else palette[: len(classes)]
-        subject.metadata |= {'classes': classes, 'palette': colours}
-    subject.whole = Preprocessing(network, settings).eval()
-    return subject
+        made.metadata |= {'classes': classes, 'palette': colours}
+    return replace(
+        made,
+        dynamic=dynamic,
+        pictures=pictures,
+        metadata=made.metadata | _metadata(config, size, precision),
+        precision=precision,
+        calibration=calibration,
+        padding=padding_of(settings),
+    )
+
+
+def whole_subject(
+    model: Any, settings: Mapping[str, Any], size: Size, is_detector: bool, nms: bool = True
+) -> Subject:
+    """The subject that a whole detector or segmentor is.
+
+    Args:
+        model: in deploy form.
+        settings: ``data_preprocessor`` of its config.
+        size: height and width of the input.
+        is_detector: whether it is one of mmdet.
+        nms: whether a detector's graph includes NMS; if not, the runtime chooses the detections.
+
+    Raises:
+        UserError: it cannot be exported, or not at this size.
+    """
+    if not is_detector:
+        network = Preprocessing(SegmentorLogits(model), settings).eval()
+        return Subject(network, ['logits'], size, metadata={'task': 'segmentation'})
+    from lightvit_mm.export.detections import check_size, detections_of
+
+    check_size(model, size)
+    detections: Any
+    if nms:
+        detections = detections_of(model)
+        names, choice = list(detections.outputs), {}
+    else:
+        from lightvit_mm.export.raw import raw_detections_of
+
+        detections = raw_detections_of(model, size)
+        names, choice = ['boxes', 'scores', 'labels'], {'choice': detections.choice}
+    network = Preprocessing(detections, settings).eval()
+    compare = CompareDetections(model, Preprocessing(nn.Identity(), settings), names)
+    limits = compare.limits
+    metadata = {
+        'task': 'detection',
+        'score_thr': limits.score,
+        'iou_threshold': limits.iou,
+        'max_per_img': limits.places,
+        **choice,
+    }
+    return Subject(network, names, size, compare=compare, metadata=metadata)
 
 
 def calibration_inputs(subject: Subject) -> Iterator[np.ndarray]:

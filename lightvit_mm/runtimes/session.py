@@ -19,7 +19,13 @@ METADATA = 'lightvit_mm'
 # False: a graph traced at one such size is right for all of them.
 DYNAMIC_MULTIPLE = 32
 # The module of this package that runs the files of a suffix. Each has open_session(file).
-RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino', '.tflite': 'litert'}
+RUNTIMES = {
+    '.onnx': 'onnxruntime',
+    '.xml': 'openvino',
+    '.tflite': 'litert',
+    '.ncnn.param': 'ncnn',
+    '.pte': 'executorch',
+}
 # Of the runtimes whose packages have other names.
 PACKAGES = {'litert': 'ai_edge_litert'}
 

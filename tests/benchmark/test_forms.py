@@ -4,9 +4,13 @@ import pytest
 import torch
 from helpers.timm_reference import import_timm
 from helpers.variants import largest_deviation, randomise_norms
+from torch import nn
 
 from lightvit_mm.backbones import RepViT
-from lightvit_mm.benchmark.forms import OURS, eager_form, exported_forms, timm_models
+from lightvit_mm.benchmark.forms import OURS, eager_form, exported_forms, file_form, timm_models
+from lightvit_mm.errors import UserError
+from lightvit_mm.export.exporting import export_subject
+from lightvit_mm.export.subject import Subject
 
 
 @pytest.fixture
@@ -50,11 +54,29 @@ def test_exported(deployed, image, runtime):
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         pytest.importorskip(name, reason='export needs it: pip install -e ".[onnx]"')
     pytest.importorskip(runtime, reason=f'not installed: pip install {runtime}')
-    (form,) = exported_forms(eager_form(OURS, deployed, image, 'fp32', train=False), [runtime])
-    assert form.name == f'lightvit_mm fp32 {runtime}'
-    assert form.first_call > 0
-    outputs = [torch.from_numpy(level) for level in form.call().values()]
+    form = eager_form(OURS, deployed, image, 'fp32', train=False)
+    exact, *faster = exported_forms(form, [runtime], dtypes=('fp32', 'bf16'))
+    assert exact.name == f'lightvit_mm fp32 {runtime}'
+    assert exact.first_call > 0
+    assert exact.exported and not form.exported
+    outputs = [torch.from_numpy(level) for level in exact.call().values()]
     assert largest_deviation(outputs, deployed(image)) < 1e-4
+    in_bf16 = ['lightvit_mm bf16 openvino'] if runtime == 'openvino' else []
+    assert [form.name for form in faster] == in_bf16
+
+
+def test_a_file(image, tmp_path):
+    for name in ('onnx', 'onnxscript', 'onnxruntime'):
+        pytest.importorskip(name, reason='export needs it: pip install -e ".[onnx]"')
+    module, file = nn.Conv2d(3, 1, 1), tmp_path / 'model.onnx'
+    subject = Subject(module, ['level0'], (64, 32), metadata={'precision': 'int8'})
+    export_subject(subject, file)
+    form = file_form(eager_form(OURS, module, image, 'fp32', train=False), str(file))
+    assert form.name == 'lightvit_mm int8 model.onnx'
+    assert form.exported
+    assert largest_deviation([torch.from_numpy(form.call()['level0'])], [module(image)]) < 1e-4
+    with pytest.raises(UserError, match='its input is 64x32, and the table is of 32x64'):
+        file_form(eager_form(OURS, module, image.mT, 'fp32', train=False), str(file))
 
 
 def test_no_runtime_no_export(deployed, image):

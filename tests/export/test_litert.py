@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.bare import link_packages, run_bare
-from helpers.detectors import random_detector
+from helpers.detectors import CLASSES, random_detector, save_detector
 from helpers.repository import REPOSITORY
 
 from lightvit_mm.backbones.create import create_backbone
@@ -20,7 +20,6 @@ from lightvit_mm.runtimes.session import open_file
 
 pytestmark = pytest.mark.runtimes
 RETINANET = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
-CLASSES = ('disk', 'square', 'triangle', 'star')
 
 
 @pytest.fixture(scope='module')
@@ -33,11 +32,9 @@ def made(images, tmp_path_factory):
     """An exported detector, beside its checkpoint."""
     folder = tmp_path_factory.mktemp('litert')
     torch.manual_seed(0)
-    state = random_detector(load_config(RETINANET)).state_dict()
-    meta = {'dataset_meta': {'classes': CLASSES, 'palette': [(0, 0, 255)] * 4}}
-    torch.save({'meta': meta, 'state_dict': state}, folder / 'epoch_1.pth')
+    checkpoint = save_detector(random_detector(load_config(RETINANET)), folder / 'epoch_1.pth')
     return export(
-        load_config(RETINANET), str(folder / 'epoch_1.pth'), str(folder / 'model.tflite'),
+        load_config(RETINANET), checkpoint, str(folder / 'model.tflite'),
         (128, 128), images=images[:1], quantize=images[1],
     )  # fmt: skip
 

@@ -1,11 +1,14 @@
 """Detectors of random weights that find something."""
 
+from pathlib import Path
+
 import torch
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from helpers.variants import randomise_norms
 
+CLASSES = ('disk', 'square', 'triangle', 'star')
 # Options that make a Mask R-CNN of four classes as small as it can be.
 SMALL_MASK_RCNN = {
     'model.neck.out_channels': 16,
@@ -58,6 +61,13 @@ def random_detector(config: Config) -> torch.nn.Module:
     with torch.no_grad():
         predict(model, torch.randn(1, 3, 64, 96))
     return model
+
+
+def save_detector(model: torch.nn.Module, file: Path) -> str:
+    """Save a detector as a checkpoint of the embedded data set."""
+    meta = {'dataset_meta': {'classes': CLASSES, 'palette': [(0, 0, 255)] * 4}}
+    torch.save({'meta': meta, 'state_dict': model.state_dict()}, file)
+    return str(file)
 
 
 def predict(detector: torch.nn.Module, x: torch.Tensor) -> InstanceData:

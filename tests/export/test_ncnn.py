@@ -1,0 +1,65 @@
+"""ncnn files."""
+
+import json
+
+import mmcv
+import pytest
+import torch
+from helpers.detectors import random_detector, save_detector
+from helpers.repository import REPOSITORY
+
+pytest.importorskip('ncnn', reason='not installed: pip install -e ".[ncnn]"')
+pytest.importorskip('pnnx', reason='not installed: pip install -e ".[ncnn]"')
+
+from lightvit_mm.backbones.create import create_backbone
+from lightvit_mm.engine.configs import load_config
+from lightvit_mm.engine.predicting import predict
+from lightvit_mm.errors import UserError
+from lightvit_mm.export.exporting import export, export_subject
+from lightvit_mm.export.subject import Subject
+from lightvit_mm.runtimes.session import open_file
+
+RETINANET = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
+
+
+def test_a_detector(shapes, tmp_path):
+    image = str(sorted((shapes / 'images/val').glob('*.png'))[0])
+    detector = random_detector(load_config(RETINANET))
+    checkpoint = save_detector(detector, tmp_path / 'epoch_1.pth')
+    out = tmp_path / 'made/model.ncnn.param'
+    made = export(load_config(RETINANET), checkpoint, str(out), (128, 128), images=[image])
+    assert made.deviation < 1e-4
+    assert made.checked[1].detections > 20
+    beside = ['model.ncnn.bin', 'model.ncnn.json', 'model.ncnn.param']
+    assert sorted(file.name for file in out.parent.iterdir()) == beside
+    assert open_file(out).metadata['task'] == 'detection'
+    found = []
+    for weights in (checkpoint, str(out)):
+        done = predict(load_config(RETINANET), weights, image, str(tmp_path / 'out'))
+        (entry,) = json.loads(done.json_file.read_text())['images']
+        found.append(entry['detections'])
+    assert len(found[0]) == len(found[1]) > 20
+    for ours, theirs in zip(*found, strict=True):
+        assert ours['class'] == theirs['class']
+        assert ours['score'] == pytest.approx(theirs['score'], abs=1e-4)
+        assert ours['box_xyxy'] == pytest.approx(theirs['box_xyxy'], abs=0.06)
+    out.with_suffix('.bin').write_bytes(b'')
+    with pytest.raises(UserError, match=r'model\.ncnn\.param is not a file that ncnn can run'):
+        open_file(out).run(mmcv.imread(image).transpose(2, 0, 1)[None].astype('float32'))
+
+
+def test_what_ncnn_lacks_is_refused(tmp_path):
+    backbone = create_backbone('edgevit_xxs').eval().switch_to_deploy()
+    subject = Subject(backbone, [f'level{i}' for i in range(4)], (64, 64))
+    with pytest.raises(UserError, match=r'(?s)converting to ncnn failed .*RepViT with RetinaNet'):
+        export_subject(subject, tmp_path / 'model.ncnn.param')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pyramid(tmp_path):
+    torch.manual_seed(0)
+    backbone = create_backbone('repvit_m0_6').eval().switch_to_deploy()
+    names = [f'level{i}' for i in range(4)]
+    done = export_subject(Subject(backbone, names, (64, 96)), tmp_path / 'pyramid.ncnn.param')
+    assert done.outputs == names
+    assert done.deviation < 1e-4
