@@ -15,10 +15,11 @@ from lightvit_mm.engine.running import test
 
 def main() -> None:
     """Parse the command line and evaluate."""
-    parser = argparse.ArgumentParser(description='Evaluate a detector or a segmentor.')
+    parser = argparse.ArgumentParser(description='Evaluate a detector, segmentor or classifier.')
     add_run_arguments(parser)
     parser.add_argument(
-        'checkpoint', help='weights (a file or an https:// address) or an exported .onnx file'
+        'checkpoint',
+        help='weights (a file, https:// or timm://) or an exported .onnx file',
     )
     parser.add_argument(
         '--out',

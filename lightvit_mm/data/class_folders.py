@@ -27,6 +27,7 @@ from lightvit_mm.data.findings import (
 from lightvit_mm.data.imagenet_files import images_path
 from lightvit_mm.data.images import look_at_image
 from lightvit_mm.errors import ConfigError, MissingFileError, UserError
+from lightvit_mm.files import IMAGE_SUFFIXES
 
 __all__ = ['ClassFolderChecks', 'use_own_class_folders']
 
@@ -105,8 +106,11 @@ class ClassFolderChecks:
         for name, places in tree.places.items():
             if len(places) > 1:
                 add(WARNING, 'folders of one name, read as one class', f'{name}: {some_of(places)}')
-        if tree.others:
-            add(NOTE, 'files that are no images', some_of(tree.others, 3))
+        unread = [file for file in tree.others if file.lower().endswith(IMAGE_SUFFIXES)]
+        if unread:
+            add(WARNING, 'images in a format that is not read', some_of(unread, 3))
+        if others := sorted(set(tree.others) - set(unread)):
+            add(NOTE, 'files that are no images', some_of(others, 3))
         self._compare(part, found, named, add)
         for name, head in class_heads(self.config['model']):
             number = len(named or found)
