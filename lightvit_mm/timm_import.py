@@ -36,5 +36,6 @@ def import_timm() -> ModuleType:
             return importlib.import_module('timm')
     except ImportError as error:
         raise UserError(
-            f"timm cannot be imported ({error}): pip install 'lightvit_mm[imagenet]'"
+            f'timm cannot be imported ({error}): pip install timm torchvision  (or pip install -e '
+            '".[imagenet]" in the checkout; beside a CPU build of torch see docs/pretrain.md)'
         ) from error

@@ -15,8 +15,9 @@ from lightvit_mm.engine.configs import load_config
 def main() -> int:
     """Parse the command line, check, print the findings; return 1 if training would fail."""
     parser = argparse.ArgumentParser(
-        description='Check every annotation, image and label map of a config. Exit status: 0 if '
-        'it can be trained on (perhaps with warnings), 1 if not, 2 if it could not be checked.'
+        description='Check every annotation, image, label map and class folder of a config. Exit '
+        'status: 0 if it can be trained on (perhaps with warnings), 1 if not, 2 if it could not be '
+        'checked.'
     )
     add_config_arguments(parser)
     parser.add_argument('--out', metavar='FILE.json', help='write every finding to this file')

@@ -15,11 +15,11 @@ from lightvit_mm.engine.running import test
 
 def main() -> None:
     """Parse the command line and evaluate."""
-    parser = argparse.ArgumentParser(description='Evaluate a detector or a segmentor.')
+    parser = argparse.ArgumentParser(description='Evaluate a detector, segmentor or classifier.')
     add_run_arguments(parser)
     parser.add_argument(
         'checkpoint',
-        help='weights (a file or an https:// address), or a file of tools/export.py',
+        help='weights (a file, https:// or timm://) or a file of tools/export.py',
     )
     parser.add_argument(
         '--out',

@@ -1,4 +1,4 @@
-"""Train a detector or a segmentor: python tools/train.py configs/retinanet_edgevit_s_coco.py"""
+"""Train a model: python tools/train.py configs/retinanet_edgevit_s_coco.py"""
 
 import argparse
 
@@ -15,7 +15,7 @@ from lightvit_mm.engine.running import show_param_groups, train
 
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description='Train a detector or a segmentor.')
+    parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
     add_run_arguments(parser)
     add_own_data_arguments(parser)
     parser.add_argument(

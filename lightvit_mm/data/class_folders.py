@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from lightvit_mm.data.findings import (
 from lightvit_mm.data.imagenet_files import images_path
 from lightvit_mm.data.images import look_at_image
 from lightvit_mm.errors import ConfigError, MissingFileError, UserError
+from lightvit_mm.files import IMAGE_SUFFIXES
 
 __all__ = ['ClassFolderChecks', 'use_own_class_folders']
 
@@ -71,6 +72,25 @@ def _walk(root: Path) -> _Tree:
     return tree
 
 
+class _ImageChecks:
+    """The checks that open images, made one by one: there can be millions.
+
+    Args:
+        check: takes the class and the path of an image.
+        tree: the images.
+    """
+
+    def __init__(self, check: Callable[[str, str], Iterator[Finding]], tree: _Tree) -> None:
+        self.check, self.tree = check, tree
+
+    def __len__(self) -> int:
+        return sum(map(len, self.tree.images.values()))
+
+    def __iter__(self) -> Iterator[Callable[[], Iterator[Finding]]]:
+        for name, images in self.tree.images.items():
+            yield from (partial(self.check, name, image) for image in images)
+
+
 class ClassFolderChecks:
     """Checks of all data sets of a classifier's config, which are compared with each other."""
 
@@ -79,7 +99,7 @@ class ClassFolderChecks:
         self.classes: dict[str, list[str]] = {}  # of the folders, by part
         self.contents: dict[str, tuple[str, str, str]] = {}  # part, class and path, by digest
 
-    def look_at(self, part: str, dataset: Mapping[str, Any]) -> tuple[Report, list]:
+    def look_at(self, part: str, dataset: Mapping[str, Any]) -> tuple[Report, Any]:
         """A report made from the names of the files, and the checks that open images."""
         path = images_path(dataset)
         report = Report(part, str(path))
@@ -105,8 +125,11 @@ class ClassFolderChecks:
         for name, places in tree.places.items():
             if len(places) > 1:
                 add(WARNING, 'folders of one name, read as one class', f'{name}: {some_of(places)}')
-        if tree.others:
-            add(NOTE, 'files that are no images', some_of(tree.others, 3))
+        unread = [file for file in tree.others if file.lower().endswith(IMAGE_SUFFIXES)]
+        if unread:
+            add(WARNING, 'images in a format that is not read', some_of(unread, 3))
+        if others := sorted(set(tree.others) - set(unread)):
+            add(NOTE, 'files that are no images', some_of(others, 3))
         self._compare(part, found, named, add)
         for name, head in class_heads(self.config['model']):
             number = len(named or found)
@@ -117,12 +140,7 @@ class ClassFolderChecks:
                     f'{name}.num_classes is {head["num_classes"]}, there are {number} classes; '
                     '--train-data DIR --val-data DIR sets it',
                 )
-        checks = [
-            partial(self._look_at_image, part, name, image)
-            for name, images in tree.images.items()
-            for image in images
-        ]
-        return report, checks
+        return report, _ImageChecks(partial(self._look_at_image, part), tree)
 
     def _compare(self, part: str, found: list[str], named: list[str], add: Any) -> None:
         """Compare the folders with the config's classes, or with those of the training data."""

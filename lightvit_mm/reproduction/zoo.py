@@ -93,7 +93,8 @@ The address is the link in the first column, or what begins with `timm://` there
 first weights are those that our configs begin with. In Python,
 `lightvit_mm.list_weights('repvit*')` returns the same; see [backbones.md](backbones.md).
 
-- Top-1 is what the publisher states, in percent; it was not measured here. Its input is given as
+- Top-1 is what the publisher states, in percent; it was not measured here
+  ([pretrain.md](pretrain.md) has the command). Its input is given as
   channels and scale of the pixels, which detectors need too, then the shorter side, the square in
   its middle, and the interpolation.
 - EdgeViT's authors released no weights. EasyCV's are third-party weights, trained with a copy of

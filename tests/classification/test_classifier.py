@@ -1,5 +1,7 @@
 """Classifiers with published heads: the same logits, whatever layout the weights come in."""
 
+import re
+
 import pytest
 import torch
 from helpers import golden_files, timm_reference
@@ -28,12 +30,17 @@ KINDS = {
 }
 
 
-def classifier(family: str, arch: str, **head) -> ImageClassifier:
-    backbone, usual = KINDS[family]
+# Of the linear layer, in every release.
+LAST_BIAS = r'^(head|classifier)\b.*(?<!bn)\.bias$'
+
+
+def classifier(family: str, arch: str, distilled: bool = False, **options) -> ImageClassifier:
+    backbone, head = KINDS[family]
+    head = {**head, 'distilled': distilled}
     config = {
         'type': 'ImageClassifier',
-        'backbone': {'type': family, 'arch': arch, **backbone},
-        'head': {'type': 'ClassifierHead', 'num_classes': 1000, **usual, **head},
+        'backbone': {'type': family, 'arch': arch, **backbone, **options},
+        'head': {'type': 'ClassifierHead', 'num_classes': 1000, **head},
     }
     return MODELS.build(config).eval()
 
@@ -88,6 +95,38 @@ def test_same_logits_as_timm(family, arch, name, size, tmp_path):
         ours = classifier(family, arch, distilled=True)
         load_checkpoint(ours, str(file), strict=True)
         assert largest_deviation([logits(ours, x)], [expected]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ('family', 'name'),
+    [
+        ('EdgeViT', 'edgevit_xxs'),
+        ('MobileViT', 'mobilevit_xxs'),
+        ('MobileViT', 'mmpretrain_mobilevit_s'),
+        ('MobileViT', 'timm_mobilevit_s'),
+        ('RepViT', 'repvit_m0_9'),
+        ('RepViT', 'timm_repvit_m3'),
+        ('EfficientViT', 'timm_efficientvit_m4'),
+        ('ShuffleSwin', 'shuffle_swin_extra_tiny'),
+        ('ShuffleDeiT', 'timm_deit_tiny'),
+    ],
+)
+def test_every_published_layout_has_a_head(family, name, tmp_path):
+    golden = golden_files.read(name)
+    weights = golden_files.weights(golden)
+    arch = golden['name'].split(f'{"deit" if "deit" in name else family.lower()}_')[-1]
+    options = {}
+    if name.startswith('shuffle_swin'):
+        arch, options = 'extra_tiny', {'shuffle': True, 'rescale': 'fixed'}
+    model = classifier(family, arch, **options)
+    file = tmp_path / 'weights.pth'
+    torch.save(weights, file)
+    load_checkpoint(model, str(file), strict=True)
+    (bias,) = (v for k, v in weights.items() if re.search(LAST_BIAS, k) and '_dist' not in k)
+    if family == 'RepViT':  # two heads, folded
+        assert not torch.equal(model.head.fc.bias, bias)
+    else:
+        assert torch.equal(model.head.fc.bias, bias)
 
 
 @pytest.mark.parametrize('family', [*KINDS, 'ShuffleT2TViT'])

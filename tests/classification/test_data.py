@@ -159,6 +159,7 @@ def test_what_is_wrong_in_folders_is_found(copied, tmp_path):
     shutil.copy(copied / 'train/red/1.png', copied / 'val/loose.png')
     (copied / 'train/empty').mkdir()
     (copied / 'train/notes.txt').write_text('')
+    (copied / 'train/red/photo.webp').write_text('')
     (copied / 'train/yellow').mkdir()
     shutil.copy(copied / 'train/blue/1.png', copied / 'train/yellow/1.png')
     shutil.rmtree(copied / 'val/blue')
@@ -168,6 +169,7 @@ def test_what_is_wrong_in_folders_is_found(copied, tmp_path):
         ('train', 'error', 'class that the config does not have'),
         ('train', 'warning', 'same image in two classes'),
         ('train', 'warning', 'folder without images'),
+        ('train', 'warning', 'images in a format that is not read'),
         ('train', 'note', 'files that are no images'),
         ('val', 'error', 'image outside the folders of classes'),
         ('val', 'warning', 'class of the config without images'),
