@@ -59,7 +59,7 @@ SCHEDULES = {
 }
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(force=True)
 class CpuTime(Hook):
     """Collects the CPU seconds of the training steps, with their data, in this process."""
 
