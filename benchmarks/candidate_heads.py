@@ -1,4 +1,4 @@
-"""The heads that compare_heads.py compares, as changes of a config's model."""
+"""The heads that compare_heads.py compares, as changes of a config."""
 
 from typing import Any
 
@@ -176,13 +176,15 @@ def detectors(levels: int) -> dict[str, dict]:
 
 
 def segmentors() -> dict[str, dict]:
-    """Neck and head of our configs for ADE20K, as changes of a model that has no neck, by name."""
+    """Neck and head of our configs for ADE20K, as changes of a config without a neck, by name."""
     changes = {}
     for name in ('segformer', 'lraspp', 'semantic_fpn'):
-        model = load_config(f'configs/{name}_edgevit_xxs_ade20k.py').model
-        changes[name] = {
-            'backbone': {'out_indices': model.backbone.get('out_indices')},
-            'decode_head': {'_delete_': True, **model.decode_head},
-            **({'neck': model.neck} if 'neck' in model else {}),
+        config = load_config(f'configs/{name}_edgevit_xxs_ade20k.py')
+        model = {
+            'backbone': {'out_indices': config.model.backbone.get('out_indices')},
+            'decode_head': {'_delete_': True, **config.model.decode_head},
         }
+        if 'neck' in config.model:
+            model['neck'] = config.model.neck
+        changes[name] = {'custom_imports': config.custom_imports, 'model': model}
     return changes

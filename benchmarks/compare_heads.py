@@ -59,7 +59,7 @@ SCHEDULES = {
 }
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(force=True)
 class CpuTime(Hook):
     """Collects the CPU seconds of the training steps, with their data, in this process."""
 
@@ -77,11 +77,11 @@ class CpuTime(Hook):
         self.last = now
 
 
-def train_for(args: argparse.Namespace, name: str, model: dict) -> dict[str, Any]:
+def train_for(args: argparse.Namespace, name: str, changes: dict) -> dict[str, Any]:
     """Train a candidate for the minutes; returns its steps, their minutes, and the metrics."""
-    seconds = cpu_times(run(args, name, model, IGNORED + TIMED, evaluate=False))
+    seconds = cpu_times(run(args, name, changes, IGNORED + TIMED, evaluate=False))
     steps = max(1, int(60 * args.minutes / statistics.median(seconds[IGNORED:])))
-    runner = run(args, name, model, steps, evaluate=True)
+    runner = run(args, name, changes, steps, evaluate=True)
     scalars = runner.message_hub.log_scalars
     metrics = {}
     for metric, key in METRICS[runner.default_scope.scope_name].items():
@@ -95,10 +95,10 @@ def cpu_times(runner: Runner) -> list[float]:
     return next(hook for hook in runner.hooks if isinstance(hook, CpuTime)).steps
 
 
-def run(args: argparse.Namespace, name: str, model: dict, steps: int, evaluate: bool) -> Runner:
+def run(args: argparse.Namespace, name: str, changes: dict, steps: int, evaluate: bool) -> Runner:
     """Train a candidate for a number of steps."""
     config = config_of(args)
-    config.merge_from_dict({'model': copy.deepcopy(model)})
+    config.merge_from_dict(copy.deepcopy(changes))
     with_own_data(config, args)
     config.work_dir = f'{config.work_dir}/{name}_seed_{args.seed}_{steps}_steps'
     config.randomness = {'seed': args.seed}
@@ -163,7 +163,10 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=10)
     args = parser.parse_args()
     scope = config_of(args).default_scope
-    candidates = detectors(LEVELS) if scope == 'mmdet' else segmentors()
+    if scope == 'mmdet':
+        candidates = {name: {'model': model} for name, model in detectors(LEVELS).items()}
+    else:
+        candidates = segmentors()
     args.heads = args.heads or list(candidates)
     if unknown := set(args.heads) - set(candidates):
         parser.error(f'--heads {" ".join(unknown)}: choose from {" ".join(candidates)}')

@@ -1,6 +1,5 @@
-# No published figure with this backbone; recipe of SegFormer for ADE20K. No weights of EdgeViT
-# were released. The authors released no weights; these are EasyCV's (top-1 77.624, the paper's
-# 77.5).
+# No published figure with this backbone; recipe of SegFormer for ADE20K. The authors released no
+# weights; these are EasyCV's (top-1 77.624, the paper's 77.5).
 _base_ = './_base_/segformer_edgevit.py'
 checkpoint = (
     'https://pai-vision-data-hz.oss-cn-zhangjiakou.aliyuncs.com/EasyCV/modelzoo/'

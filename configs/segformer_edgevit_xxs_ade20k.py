@@ -1,6 +1,5 @@
-# No published figure with this backbone; recipe of SegFormer for ADE20K. No weights of EdgeViT
-# were released. The authors released no weights; these are EasyCV's (top-1 75.18, the paper's
-# 74.4).
+# No published figure with this backbone; recipe of SegFormer for ADE20K. The authors released no
+# weights; these are EasyCV's (top-1 75.18, the paper's 74.4).
 _base_ = './_base_/segformer_edgevit.py'
 checkpoint = (
     'https://pai-vision-data-hz.oss-cn-zhangjiakou.aliyuncs.com/EasyCV/modelzoo/'
