@@ -45,7 +45,7 @@ class ImageClassifier(BaseModel):
         init_cfg: mmengine's.
 
     Raises:
-        ConfigError: only one of a teacher and ``head.distilled`` is given.
+        ConfigError: there is a teacher, and ``head.distilled`` is False.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def _walk(root: Path) -> _Tree:
         below.sort()
         paths = [os.path.join(folder, file) for file in sorted(files)]
         images = [path for path in paths if path.lower().endswith(SUFFIXES)]
-        tree.others += [path for path in paths if path not in images]
+        tree.others += [path for path in paths if not path.lower().endswith(SUFFIXES)]
         if os.path.samefile(folder, root):
             tree.loose += images
         elif images:
