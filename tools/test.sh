@@ -24,7 +24,7 @@ if [ "${REST[0]-}" = --runtimes ]; then
 fi
 
 # The tests compare with timm, which needs torchvision. PyPI's does not load with a CPU build of torch
-# and would break mmdet, so both go into a separate folder, which lightvit_mm/benchmark/forms.py knows.
+# and would break mmdet, so both go into a separate folder, which lightvit_mm/timm_import.py knows.
 TIMM='timm==1.0.31 torchvision==0.28.0'
 if [ "$(cat "$ENV/timm/installed" 2>/dev/null)" != "$TIMM" ]; then
   rm -rf "$ENV/timm"
