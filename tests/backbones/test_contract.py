@@ -9,7 +9,14 @@ import math
 
 import pytest
 import torch
-from helpers.variants import KINDS, SMALLEST, STRUCTURES, largest_deviation, randomise_norms
+from helpers.variants import (
+    KINDS,
+    SMALLEST,
+    STRUCTURES,
+    UNUSUAL,
+    largest_deviation,
+    randomise_norms,
+)
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightvit_mm.backbones import EdgeViT
@@ -147,7 +154,7 @@ def test_deploy_form_computes_the_same(build):
         assert largest_deviation(deployed(x), model(x)) < 1e-4
 
 
-@pytest.mark.parametrize('build', STRUCTURES)
+@pytest.mark.parametrize('build', KINDS)
 def test_saving_and_loading_either_form(build, tmp_path):
     model = build().eval()
     randomise_norms(model)
@@ -267,7 +274,8 @@ def test_autocast(build):
             assert (output.float() - level).square().mean().sqrt() < 0.04 * level.std()
 
 
-@pytest.mark.parametrize('build', KINDS)
+# tests/export and tests/engine/test_compile_backbone.py have the others.
+@pytest.mark.parametrize('build', UNUSUAL)
 def test_export_and_compile(build):
     model = build().eval()
     x = torch.randn(1, 3, 64, 64)
