@@ -74,8 +74,8 @@ def python_with(module: str, name: str) -> str:
     return str(python)
 
 
-def run_converter(python: str, script: str, arguments: Sequence[str | Path], title: str) -> None:
-    """Run a script of this folder, and show the last line that it writes.
+def run_converter(python: str, script: str, arguments: Sequence[str | Path], title: str) -> str:
+    """Run a script of this folder, and show and return the last line that it writes.
 
     Args:
         python: from `python_with`.
@@ -107,3 +107,4 @@ def run_converter(python: str, script: str, arguments: Sequence[str | Path], tit
     if code:
         end = '\n    '.join(lines[-SHOWN:])
         raise UserError(f'{title} failed with status {code}; nothing was written:\n    {end}')
+    return lines[-1] if lines else ''
