@@ -18,7 +18,8 @@ def convert(graph: str, out: str) -> None:
 
     program = torch.export.load(graph)
     module = program.module()
-    # Modules made of a graph refuse eval(), and the converter would warn of the training mode.
+    # Modules made of a graph cannot be set to evaluation mode, and in training mode the converter
+    # would warn.
     module.training = False
     litert_torch.convert(module, program.example_inputs[0]).export(out)
 

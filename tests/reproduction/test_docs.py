@@ -8,7 +8,8 @@ import sys
 import pytest
 from helpers.repository import REPOSITORY
 
-from lightvit_mm.reproduction import check, run
+from lightvit_mm.carried import CONFIGS
+from lightvit_mm.reproduction import check, imagenet, run
 
 PAGE = (REPOSITORY / 'docs' / 'reproduce.md').read_text().replace('\\\n', '')
 COMMANDS = re.findall(
@@ -21,6 +22,9 @@ def test_commands(command, monkeypatch):
     called = []
     monkeypatch.setattr(run, 'reproduce', lambda *arguments: called.append(arguments) or [])
     monkeypatch.setattr(
+        imagenet, 'reproduce_imagenet', lambda *arguments: called.append(arguments) or []
+    )
+    monkeypatch.setattr(
         check,
         'check_row',
         lambda row: called.append(row) or check.Checked(row, differences=dict(row.explained)),
@@ -29,7 +33,13 @@ def test_commands(command, monkeypatch):
     monkeypatch.setattr(sys, 'argv', shlex.split(command))
     runpy.run_path('tools/reproduce.py', run_name='__main__')
     assert called
-    if '--check' not in command:
+    if 'reproduce.py --imagenet' in command:
+        root, _, patterns, gpus, evaluates, _ = called[0]
+        assert root == 'data/imagenet'
+        assert gpus == (8 if '--gpus 8' in command else 1)
+        assert evaluates == ('--evaluate' in command)
+        assert all(list(CONFIGS.glob(f'{pattern}_in1k.py')) for pattern in patterns)
+    elif '--check' not in command:
         rows, known, roots, _, gpus, *_ = called[0]
         assert [row for row in rows if row.dataset in roots]
         assert len(rows) <= len(known)
@@ -37,4 +47,4 @@ def test_commands(command, monkeypatch):
 
 
 def test_there_are_commands():
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 10
