@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,12 @@ class OpenvinoSession:
     """
 
     def __init__(self, file: Path, precision: str = 'f32') -> None:
-        import openvino
-
         settings = {
             'INFERENCE_PRECISION_HINT': precision,
             'INFERENCE_NUM_THREADS': torch.get_num_threads(),
             'PERFORMANCE_HINT': 'LATENCY',
         }
-        core = openvino.Core()
+        core = _core()
         model = core.read_model(file)
         self.metadata: dict[str, Any] = {}
         if model.has_rt_info([METADATA]):
@@ -49,3 +48,16 @@ class OpenvinoSession:
 
 
 open_session = OpenvinoSession
+
+
+@cache
+def _core() -> Any:
+    """The only ``Core`` of the process, which is never deleted.
+
+    Each sets a stack for signal handlers, and restores the former one when it is deleted. Of two,
+    the second may restore that of the first after it is gone; the next signal, for instance at the
+    end of a data loader's worker, is then a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
