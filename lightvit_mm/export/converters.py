@@ -7,6 +7,7 @@ the model goes to it as a file of torch.export.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.errors import UserError
 
 __all__ = ['ImageBytes', 'python_with', 'run_converter', 'save_graph']
@@ -45,11 +47,27 @@ class ImageBytes(nn.Module):
 
 
 def save_graph(module: nn.Module, example: torch.Tensor, file: Path) -> None:
-    """Write the graph of a module in eval mode, without operators that change a tensor in place."""
+    """Write the graph of a module in eval mode.
+
+    Nothing in it is in channels_last, with which LiteRT's files are wrong and XNNPACK's converter
+    fails, and no operator changes a tensor in place.
+    """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's, about its own code
-        program = torch.export.export(module, (example,), strict=False)
+        program = torch.export.export(_contiguous(module), (example,), strict=False)
         torch.export.save(program.run_decompositions({}), file)
+
+
+def _contiguous(module: nn.Module) -> nn.Module:
+    module = copy.deepcopy(module)
+    for part in module.modules():
+        if isinstance(part, PyramidBackbone):
+            part.level_format = torch.contiguous_format
+    for tensor in (*module.parameters(), *module.buffers()):
+        # contiguous() keeps the strides of weights with one column, row or channel, and the layout
+        # of what a convolution returns follows them.
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    return module
 
 
 def python_with(module: str, name: str) -> str:
