@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ MOST_LIKELY = 5
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Result:
+class Result(ABC):
     """What was found in one image; each kind of model has a subclass.
 
     Attributes:
@@ -93,14 +94,17 @@ class Result:
         frame = '' if self.frame is None else f', frame {self.frame}'
         return f'{type(self).__name__}({source}{frame}, {width} x {height}: {self._summary()})'
 
+    @abstractmethod
     def _drawn(self, image: np.ndarray, side: int) -> Any:
-        raise NotImplementedError
+        """Draw over an image (H, W, 3), red, green and blue, whose longer side becomes ``side``."""
 
+    @abstractmethod
     def _found(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """The part of `to_dict` that this kind of model adds."""
 
+    @abstractmethod
     def _summary(self) -> str:
-        raise NotImplementedError
+        """What was found, in a few words."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lightvit_mm.export import onnx
 from lightvit_mm.export.subject import Subject
+from lightvit_mm.runtimes.openvino import the_core
 from lightvit_mm.runtimes.session import METADATA
 
 __all__ = ['compress', 'quantize', 'write']
@@ -29,7 +30,7 @@ def compress(part: Path) -> None:
     # In a folder of its own, since OpenVINO reads weights while it writes.
     with tempfile.TemporaryDirectory(dir=part.parent) as folder:
         smaller = Path(folder, part.name)
-        openvino.save_model(openvino.Core().read_model(part), smaller, compress_to_fp16=True)
+        openvino.save_model(the_core().read_model(part), smaller, compress_to_fp16=True)
         for file in (smaller.with_suffix('.bin'), smaller):
             os.replace(file, part.with_suffix(file.suffix))
 

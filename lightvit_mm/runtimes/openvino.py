@@ -28,7 +28,7 @@ class OpenvinoSession:
             'INFERENCE_NUM_THREADS': torch.get_num_threads(),
             'PERFORMANCE_HINT': 'LATENCY',
         }
-        core = _core()
+        core = the_core()
         model = core.read_model(file)
         self.metadata: dict[str, Any] = {}
         if model.has_rt_info([METADATA]):
@@ -51,7 +51,7 @@ open_session = OpenvinoSession
 
 
 @cache
-def _core() -> Any:
+def the_core() -> Any:
     """The only ``Core`` of the process, which is never deleted.
 
     Each sets a stack for signal handlers, and restores the former one when it is deleted. Of two,
