@@ -4,16 +4,17 @@ The tables of docs/finetune.md and our rows of docs/choose.yml. At the top of th
 config and data of docs/finetune.md (or docs/segment.md), one thread:
 
     python benchmarks/compare_heads.py nuclei.py --classes-from ANN \
-        --train-data ANN IMAGES --val-data ANN IMAGES [--heads NAME...] [--minutes 10] [--seed 0]
+        --train-data ANN IMAGES --val-data ANN IMAGES [--heads NAME...] [--minutes 10 | --steps N]
     python benchmarks/compare_heads.py aerial.py --classes-from CLASSES \
-        --train-data IMAGES LABELS --val-data IMAGES LABELS [--heads NAME...] [--minutes 10]
+        --train-data IMAGES LABELS --val-data IMAGES LABELS [the same options]
     python benchmarks/compare_heads.py nuclei.py --latency
 
 Neck and head of the config are replaced by each candidate's; backbone, data, augmentation and
 optimizer stay, and from ``load_from`` each takes the tensors that fit. The first two commands train
-as many steps as fit into the minutes, so that the learning rate has reached its end by then, and
-evaluate once (of detectors, the average of the weights). The last one times whole detectors with 80
-classes at 640 x 640 in the deploy form, on as many threads as torch has.
+as many steps as fit into the minutes, so that the learning rate has reached its end by then, or as
+many as ``--steps`` says, and evaluate once (of detectors, the average of the weights). The last one
+times whole detectors with 80 classes at 640 x 640 in the deploy form, on as many threads as torch
+has.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import copy
 import statistics
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,10 +80,15 @@ class CpuTime(Hook):
 
 
 def train_for(args: argparse.Namespace, name: str, changes: dict) -> dict[str, Any]:
-    """Train a candidate for the minutes; returns its steps, their minutes, and the metrics."""
-    seconds = cpu_times(run(args, name, changes, IGNORED + TIMED, evaluate=False))
-    steps = max(1, int(60 * args.minutes / statistics.median(seconds[IGNORED:])))
+    """Train a candidate; returns its steps, their CPU minutes, and the metrics."""
+    steps = args.steps
+    if steps is None:
+        seconds = cpu_times(run(args, name, changes, IGNORED + TIMED, evaluate=False))
+        steps = max(1, int(60 * args.minutes / statistics.median(seconds[IGNORED:])))
     runner = run(args, name, changes, steps, evaluate=True)
+    # Its config is for the tools, which do not know the hook.
+    runner.cfg.custom_hooks.pop(0)
+    runner.cfg.dump(Path(runner.work_dir, Path(runner.cfg.filename).name))
     scalars = runner.message_hub.log_scalars
     metrics = {}
     for metric, key in METRICS[runner.default_scope.scope_name].items():
@@ -158,6 +165,7 @@ def main() -> None:
     add_own_data_arguments(parser)
     parser.add_argument('--heads', nargs='+', metavar='NAME', help='(all)')
     parser.add_argument('--minutes', type=float, default=10.0, help='CPU minutes for each (10)')
+    parser.add_argument('--steps', type=int, help='as many steps for each instead')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--latency', action='store_true', help='time detectors, do not train')
     parser.add_argument('--rounds', type=int, default=10)
