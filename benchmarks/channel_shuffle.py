@@ -24,6 +24,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from mmengine.runner import set_random_seed
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -126,7 +127,7 @@ class Images:
 
 
 def train(model: nn.Module, images: Images, seed: int) -> None:
-    """Train with AdamW, one epoch of warm-up and a cosine."""
+    """Train with AdamW, a short warm-up and a cosine."""
     order = torch.Generator().manual_seed(seed)
     loader = DataLoader(
         images, BATCH, shuffle=True, generator=order, drop_last=True, collate_fn=lambda batch: batch
@@ -188,7 +189,10 @@ def tabulate(rows: list[dict]) -> Table:
 
     It assumes that all networks of an architecture have the same spread over the seeds.
     """
-    table = Table('', 'MMACs', 'parameters', 'top-1', 'spread', 'difference', 'CPU min')
+    table = Table(
+        'network', 'MMACs', 'parameters', 'seeds', 'top-1', 'spread', 'difference', 'CPU minutes',
+        box=MARKDOWN,
+    )  # fmt: skip
     for architecture in ARCHITECTURES:
         found: dict[str, list[dict]] = {}
         for row in (row for row in rows if row['architecture'] == architecture):
@@ -208,7 +212,7 @@ def tabulate(rows: list[dict]) -> Table:
             minutes = statistics.fmean(row['cpu_minutes'] for row in found[name])
             table.add_row(
                 f'{architecture} {name}', f'{one["macs"] / 1e6:.2f}', f'{one["parameters"]:,}',
-                f'{mean:.2f}', spread, difference, f'{minutes:.1f}',
+                str(len(values)), f'{mean:.2f}', spread, difference, f'{minutes:.1f}',
             )  # fmt: skip
     return table
 
@@ -232,7 +236,9 @@ def main() -> None:
         print(f'run {number} of {len(missing)}: {what}', flush=True)
         row = run(*what, train_on, test_on)
         write_whole(file, json.dumps(row))
-        print(f'top-1 {row["top1"]:.2f} in {row["cpu_minutes"]:.1f} CPU min: {file}', flush=True)
+        print(
+            f'top-1 {row["top1"]:.2f} in {row["cpu_minutes"]:.1f} CPU minutes: {file}', flush=True
+        )
     rows = [json.loads(file.read_text()) for file in sorted(args.out.glob('*.json'))]
     Console(width=120).print(tabulate(rows))
 
