@@ -15,7 +15,8 @@ import _cuda
 import build_mmcv
 from _cuda import Cuda, CudaError
 
-FOR_H100 = Cuda('13.0', ('9.0',), listed=True, gpu=False)
+VERSION = '13.97'  # no machine has it
+FOR_H100 = Cuda(VERSION, ('9.0',), listed=True, gpu=False)
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('PIP_NO_INDEX', '1')
     monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path / 'index'))
-    monkeypatch.setattr(torch.version, 'cuda', '13.0')
+    monkeypatch.setattr(torch.version, 'cuda', VERSION)
     monkeypatch.setattr(torch, '__file__', str(tmp_path / 'site/torch/__init__.py'))
     monkeypatch.setattr(cpp_extension, 'CUDA_HOME', None)
     headers = tmp_path / 'site/nvidia/cu13/include/cublas_v2.h'
@@ -34,9 +35,12 @@ def machine(monkeypatch, tmp_path):
     return monkeypatch
 
 
-def put_nvcc(folder, version):
+def put_toolkit(folder, version, headers=('cuda_runtime.h', 'cublas_v2.h')):
     nvcc = folder / 'bin/nvcc'
     nvcc.parent.mkdir(parents=True)
+    (folder / 'include').mkdir()
+    for name in headers:
+        (folder / 'include' / name).touch()
     nvcc.write_text(f'#!/bin/sh\necho "Cuda compilation tools, release {version}, V{version}.1"')
     nvcc.chmod(0o755)
     return folder
@@ -56,8 +60,8 @@ def test_nothing_is_wanted_without_a_gpu(machine):
 def test_the_gpus_that_are_there(machine):
     put_gpus(machine, (9, 0), (8, 6), (9, 0))
     cuda = _cuda.wanted()
-    assert cuda == Cuda('13.0', ('8.6', '9.0'), listed=False, gpu=True)
-    assert cuda.key == 'cu13.0-sm86-sm90'
+    assert cuda == Cuda(VERSION, ('8.6', '9.0'), listed=False, gpu=True)
+    assert cuda.key == f'cu{VERSION}-sm86-sm90'
 
 
 @pytest.mark.parametrize('listed', ['9.0+PTX;8.0', ' 9.0+PTX 8.0'])
@@ -65,8 +69,8 @@ def test_a_list_of_the_user(machine, listed):
     put_gpus(machine, (7, 5))
     machine.setenv('TORCH_CUDA_ARCH_LIST', listed)
     cuda = _cuda.wanted()
-    assert cuda == Cuda('13.0', ('9.0+PTX', '8.0'), listed=True, gpu=True)
-    assert cuda.key == 'cu13.0-sm80-sm90ptx'
+    assert cuda == Cuda(VERSION, ('9.0+PTX', '8.0'), listed=True, gpu=True)
+    assert cuda.key == f'cu{VERSION}-sm80-sm90ptx'
 
 
 @pytest.mark.parametrize(
@@ -98,13 +102,16 @@ def test_torch_without_cuda(tmp_path):
 
 
 def test_an_nvcc_of_the_same_major_version(machine, tmp_path):
-    home = put_nvcc(tmp_path / 'cuda', '13.2')
+    home = put_toolkit(tmp_path / 'cuda', '13.2')
     machine.setattr(cpp_extension, 'CUDA_HOME', str(home))
     expected = {'FORCE_CUDA': '1', 'CUDA_HOME': str(home), 'TORCH_CUDA_ARCH_LIST': '8.0;9.0+PTX'}
     listed = FOR_H100._replace(architectures=('8.0', '9.0+PTX'))
     assert _cuda.compile_environment(listed, tmp_path / 'cache') == expected
     del expected['TORCH_CUDA_ARCH_LIST']  # torch asks the GPUs itself
     found = FOR_H100._replace(listed=False)
+    assert _cuda.compile_environment(found, tmp_path / 'cache') == expected
+    (home / 'include/cublas_v2.h').unlink()
+    expected['CPATH'] = f'{tmp_path}/site/nvidia/cu13/include'
     assert _cuda.compile_environment(found, tmp_path / 'cache') == expected
 
 
@@ -123,14 +130,19 @@ def put_packaged_nvcc(index, version):
         wheel.writestr(f'{name}.dist-info/RECORD', '')
 
 
-def test_nvcc_from_the_package_index(machine, tmp_path):
-    # One of another major version, with which torch refuses to compile.
-    machine.setattr(cpp_extension, 'CUDA_HOME', str(put_nvcc(tmp_path / 'cuda', '12.8')))
+@pytest.mark.parametrize(
+    ('version', 'headers'),
+    [('12.8', ['cuda_runtime.h']), (VERSION, [])],
+    ids=['major version that torch refuses', 'script on the PATH'],
+)
+def test_nvcc_from_the_package_index(machine, tmp_path, version, headers):
+    home = put_toolkit(tmp_path / 'cuda', version, headers)
+    machine.setattr(cpp_extension, 'CUDA_HOME', str(home))
     machine.setenv('CPATH', '/opt/include')
-    put_packaged_nvcc(tmp_path / 'index', '13.0')
+    put_packaged_nvcc(tmp_path / 'index', VERSION)
     cache = tmp_path / 'cache'
     flags = _cuda.compile_environment(FOR_H100, cache)
-    home = cache / 'cuda-13.0/nvidia/cu13'
+    home = cache / f'cuda-{VERSION}/nvidia/cu13'
     assert flags == {
         'FORCE_CUDA': '1',
         'TORCH_CUDA_ARCH_LIST': '9.0',
@@ -139,23 +151,27 @@ def test_nvcc_from_the_package_index(machine, tmp_path):
     }
     assert os.access(home / 'bin/nvcc', os.X_OK)
     assert (home / 'lib64/libcudart.so').exists()
-    assert [folder.name for folder in cache.iterdir()] == ['cuda-13.0']
+    assert [folder.name for folder in cache.iterdir()] == [f'cuda-{VERSION}']
     (tmp_path / 'index').rename(tmp_path / 'gone')
     assert _cuda.compile_environment(FOR_H100, cache) == flags
 
 
 @pytest.mark.parametrize(
-    ('version', 'why'),
+    ('version', 'installed', 'why'),
     [
-        ('13.0', 'there is no nvcc, and torch is built for CUDA 13.0; its download failed'),
-        # The index has no nvcc for it.
-        ('12.8', 'there is no nvcc, and torch is built for CUDA 12.8'),
+        (VERSION, '', f'no nvcc with its headers, and torch is built for CUDA {VERSION}; its down'),
+        # The index has no nvcc for this one.
+        ('12.97', '', 'no nvcc with its headers, and torch is built for CUDA 12.97'),
+        ('12.97', '11.8', 'only nvcc 11.8, and torch is built for CUDA 12.97'),
     ],
 )
-def test_no_nvcc(machine, tmp_path, version, why):
+def test_no_nvcc(machine, tmp_path, version, installed, why):
+    if installed:
+        home = put_toolkit(tmp_path / 'cuda', installed)
+        machine.setattr(cpp_extension, 'CUDA_HOME', str(home))
     with pytest.raises(CudaError) as caught:
         _cuda.compile_environment(FOR_H100._replace(version=version), tmp_path / 'cache')
-    assert caught.value.why == why
+    assert caught.value.why.startswith(f'there is {why}')
     assert caught.value.cure.startswith(f'install the CUDA toolkit {version}')
 
 

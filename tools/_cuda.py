@@ -128,28 +128,43 @@ def compile_environment(cuda: Cuda, cache: Path) -> dict[str, str]:
     Raises:
         CudaError: there is no such nvcc, and none can be had.
     """
-    from torch.utils.cpp_extension import CUDA_HOME
-
     flags = {'FORCE_CUDA': '1'}
     if cuda.listed:
         flags['TORCH_CUDA_ARCH_LIST'] = ';'.join(cuda.architectures)
-    found = _nvcc_version(Path(CUDA_HOME, 'bin/nvcc')) if CUDA_HOME else ''
-    if found.partition('.')[0] == cuda.version.partition('.')[0]:
-        return {**flags, 'CUDA_HOME': str(CUDA_HOME)}
-    missing = f'nvcc {found} in {CUDA_HOME}' if found else 'no nvcc'
-    why = f'there is {missing}, and torch is built for CUDA {cuda.version}'
-    cure = f'install the CUDA toolkit {cuda.version} and set CUDA_HOME to its folder'
-    headers = _torch_headers()
-    if int(cuda.version.partition('.')[0]) < PACKAGED or headers is None:
-        raise CudaError(why, cure)
-    home = _download(cuda.version, cache)
+    home, found = _installed_home(cuda.version)
     if home is None:
-        raise CudaError(f'{why}; its download failed', f'{cure}, or check the connection')
-    return {**flags, 'CUDA_HOME': str(home), 'CPATH': _first(headers, os.environ.get('CPATH'))}
+        missing = f'only nvcc {found}' if found else 'no nvcc with its headers'
+        why = f'there is {missing}, and torch is built for CUDA {cuda.version}'
+        cure = f'install the CUDA toolkit {cuda.version} and set CUDA_HOME to its folder'
+        if int(_major(cuda.version)) < PACKAGED:
+            raise CudaError(why, cure)
+        home = _download(cuda.version, cache)
+        if home is None:
+            raise CudaError(f'{why}; its download failed', f'{cure}, or check the connection')
+    if not (home / 'include/cublas_v2.h').exists() and (headers := _torch_headers()):
+        others = os.environ.get('CPATH')
+        flags['CPATH'] = os.pathsep.join(filter(None, (str(headers), others)))
+    return {**flags, 'CUDA_HOME': str(home)}
 
 
-def _first(folder: Path, others: str | None) -> str:
-    return os.pathsep.join(filter(None, (str(folder), others)))
+def _installed_home(version: str) -> tuple[Path | None, str]:
+    """The machine's CUDA_HOME for a version, if it has one, and else the version of its nvcc."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    homes = [Path(CUDA_HOME)] if CUDA_HOME else []
+    if not os.environ.get('CUDA_HOME'):  # nvcc on the PATH may be a script, which misleads torch
+        homes.append(Path(f'/usr/local/cuda-{version}'))
+    found = ''
+    for home in homes:
+        nvcc = _nvcc_version(home / 'bin/nvcc')
+        if _major(nvcc) == _major(version) and (home / 'include/cuda_runtime.h').exists():
+            return home, nvcc
+        found = found or (nvcc if _major(nvcc) != _major(version) else '')
+    return None, found
+
+
+def _major(version: str) -> str:
+    return version.partition('.')[0]
 
 
 def _nvcc_version(nvcc: Path) -> str:
@@ -172,7 +187,7 @@ def _torch_headers() -> Path | None:
 def _download(version: str, cache: Path) -> Path | None:
     """Put nvcc and what it needs into the cache, and return its CUDA_HOME; None if that fails."""
     folder = cache / f'cuda-{version}'
-    home = folder / f'nvidia/cu{version.partition(".")[0]}'
+    home = folder / f'nvidia/cu{_major(version)}'
     if _nvcc_version(home / 'bin/nvcc'):
         return home
     shutil.rmtree(folder, ignore_errors=True)
