@@ -175,6 +175,22 @@ def test_no_nvcc(machine, tmp_path, version, installed, why):
     assert caught.value.cure.startswith(f'install the CUDA toolkit {version}')
 
 
+def test_operators_for_the_cpu_where_there_is_no_nvcc(machine, tmp_path, capsys):
+    machine.setenv('XDG_CACHE_HOME', str(tmp_path))
+    release = build_mmcv.RELEASES['openmmlab']
+    built = build_mmcv.cache_slot(release, None) / 'mmcv-2.1.0-any.whl'
+    built.parent.mkdir(parents=True)
+    with zipfile.ZipFile(built, 'w') as wheel:
+        wheel.writestr('mmcv/_ext.so', '')
+    cuda = Cuda('12.97', ('9.0',), listed=False, gpu=True)
+    assert build_mmcv.cache_slot(release, cuda) != built.parent
+    assert build_mmcv.get_wheel(release, cuda) == (built, None)
+    assert 'NOTE: mmcv gets operators for the CPU only, since there is' in capsys.readouterr().out
+    machine.setenv('FORCE_CUDA', '1')
+    with pytest.raises(CudaError, match='no nvcc'):
+        build_mmcv.get_wheel(release, cuda)
+
+
 def test_clashing_files_are_not_united(tmp_path):
     stems = set().union(*_cuda.CLASHES) | {f'op{i}_cuda' for i in range(40)}
     for folder, suffix, names in (

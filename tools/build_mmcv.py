@@ -297,12 +297,12 @@ def install(release: Release) -> None:
         if not why:
             return
         say(why)
+        if 'no kernel image' in why:
+            stop(
+                "mmcv's CUDA ops are compiled for other GPUs than those that are here",
+                'unset TORCH_CUDA_ARCH_LIST, or add the compute capabilities of these GPUs to it',
+            )
         wheel.unlink()
-    if 'no kernel image' in why:
-        stop(
-            f"mmcv's CUDA ops are not compiled for each GPU that is here: {why.splitlines()[-1]}",
-            'unset TORCH_CUDA_ARCH_LIST, or add the compute capabilities of all GPUs to it',
-        )
     if why:
         stop(
             f'mmcv was built and installed but does not run: {why.splitlines()[-1]}',
