@@ -106,6 +106,18 @@ def test_the_build_of_torch(tmp_path, listed, forced, chosen):
     assert done.stdout.split()[-1] == chosen
 
 
+def test_a_compiler_of_cuda_that_ran_out_of_memory(tmp_path):
+    log = tmp_path / 'log'
+    log.write_text("nvcc error   : 'cicc' died due to signal 9 (Kill signal)\n")
+    script = (
+        f'. {TOOLS}/setup.sh; ENV={tmp_path} CACHE={tmp_path} TMP={tmp_path} LOG={log}; explain 1'
+    )
+    done = bash('-c', script)
+    assert done.returncode == 1
+    assert 'out of memory' in done.stderr
+    assert 'MAX_JOBS=1' in done.stderr
+
+
 def test_both_stacks_are_pinned_whole(monkeypatch):
     monkeypatch.syspath_prepend(TOOLS)
     releases = runpy.run_path(str(TOOLS / 'build_mmcv.py'))['RELEASES']

@@ -58,7 +58,13 @@ CPU_FLAGS = '-g0 -O1 -DNDEBUG -w'
 CLASHING = {'bezier_align', 'psamask', 'roi_align', 'roi_align_rotated', 'rotated_feature_align'}
 MEMORY_PER_JOB = 2.2e9  # measured: 2.1 GB for the larger of the two united files
 CUDA_MEMORY_PER_JOB = 3.3e9  # of a group of CUDA files: 3.1 GB
-HOPELESS = ('No space left on device', 'Disk quota exceeded', 'Killed signal', 'Cannot allocate')
+HOPELESS = (
+    'No space left on device',
+    'Disk quota exceeded',
+    'Killed signal',
+    'died due to signal 9',  # nvcc's words
+    'Cannot allocate',
+)
 PROBE = """
 import mmcv, torch
 from mmcv.ops import get_compiling_cuda_version, nms

@@ -57,7 +57,7 @@ explain() { # EXIT-STATUS: fails with a reason taken from the log of the step
   done
   if has 'No space left on device|Errno 28|quota exceeded'; then
     fail "a disk is full: that of $ENV, $CACHE or $TMP" "free 3 GB there and $AGAIN"
-  elif has 'Killed signal|MemoryError|Cannot allocate memory'; then
+  elif has 'Killed signal|died due to signal 9|MemoryError|Cannot allocate memory'; then
     fail 'out of memory' "close other programs, or set MAX_JOBS=1, and $AGAIN"
   elif has 'IncompleteRead|DO NOT MATCH THE HASHES|Connection broken|BadZipFile|is invalid'; then
     fail 'a download was cut off or is damaged' "check the connection and $AGAIN"
