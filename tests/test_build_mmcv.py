@@ -113,6 +113,9 @@ def test_an_nvcc_of_the_same_major_version(machine, tmp_path):
     (home / 'include/cublas_v2.h').unlink()
     expected['CPATH'] = f'{tmp_path}/site/nvidia/cu13/include'
     assert _cuda.compile_environment(found, tmp_path / 'cache') == expected
+    (home / 'targets/x86_64-linux').mkdir(parents=True)  # as conda's
+    (home / 'include').rename(home / 'targets/x86_64-linux/include')
+    assert _cuda.compile_environment(found, tmp_path / 'cache') == expected
 
 
 def put_packaged_nvcc(index, version):

@@ -157,7 +157,11 @@ def _installed_home(version: str) -> tuple[Path | None, str]:
     found = ''
     for home in homes:
         nvcc = _nvcc_version(home / 'bin/nvcc')
-        if _major(nvcc) == _major(version) and (home / 'include/cuda_runtime.h').exists():
+        headers = [
+            *home.glob('include/cuda_runtime.h'),
+            *home.glob('targets/*/include/cuda_runtime.h'),
+        ]
+        if _major(nvcc) == _major(version) and headers:
             return home, nvcc
         found = found or (nvcc if _major(nvcc) != _major(version) else '')
     return None, found
