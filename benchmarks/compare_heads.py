@@ -183,6 +183,8 @@ def main() -> None:
             parser.error('--latency is for detectors: tools/benchmark.py times segmentors')
         Console().print(time_heads(args))
         return
+    if torch.cuda.is_available():
+        parser.error('steps are counted by CPU time: hide the GPU with CUDA_VISIBLE_DEVICES=""')
     table = Table('head', 'steps', 'CPU minutes', *METRICS[scope])
     for name in args.heads:
         steps, minutes, *metrics = train_for(args, name, candidates[name]).values()

@@ -40,7 +40,12 @@ if INSTALLED:
 ENVIRONMENTS = ('.venv', '.venv-onedl')  # made by setup.sh in the checkout
 PYTHONS = ((3, 10), (3, 12))  # the oldest and the newest that work
 LOW, FULL = 1e9, 5e7  # bytes free on a disk
-ON_CPU, ANY = 'for the CPU', '999'
+ON_CPU, NO_GPU, ANY = 'for the CPU', 'which finds no GPU', '999'
+A_GPU = 'nvidia-smi lists a GPU'
+DRIVER = (
+    "python -c 'import torch; torch.cuda.init()' says why. If the driver is too old, update it, or "
+    'install a build of the same torch for an older CUDA'
+)
 MARK = 'lightvit_mm.doctor '
 
 
@@ -190,15 +195,20 @@ def _answer(names: Iterable[str]) -> None:
 def _device() -> str:
     import torch
 
-    return f'for {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ON_CPU
+    if torch.cuda.is_available():
+        return f'for {torch.cuda.get_device_name()}'
+    return f'for CUDA {torch.version.cuda}, {NO_GPU}' if torch.version.cuda else ON_CPU
 
 
 def _compiled() -> str:
     import torch
     from mmcv.ops import get_compiling_cuda_version, nms
 
-    nms(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.ones(1), 0.5)
     cuda = get_compiling_cuda_version()
+    usable = cuda != 'not available' and torch.cuda.is_available()
+    for device in ('cpu', 'cuda') if usable else ('cpu',):
+        boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]], device=device)
+        nms(boxes, torch.ones(1, device=device), 0.5)
     return ON_CPU if cuda == 'not available' else f'for CUDA {cuda}'
 
 
@@ -218,12 +228,7 @@ def examine_stack() -> list[Line]:
         if module.fork and stack.state != OK:
             blamed = stack
         lines[name] = _module(name, versions, probes.get(name), blamed, cure)
-    gpu = probes['torch'].found
-    if lines['mmcv.ops'].state == OK and probes['mmcv.ops'].found == ON_CPU != gpu:
-        found = f'compiled {ON_CPU} only, and torch is {gpu}'
-        package = 'onedl-mmcv' if forks else 'mmcv'
-        remedy = f'with nvcc on the PATH: pip uninstall -y {package}; {cure}'
-        lines['mmcv.ops'] = Line('mmcv.ops', NOTE, found, remedy)
+    lines |= _for_the_gpu(lines, probes, 'onedl-mmcv' if forks else 'mmcv', cure)
     others = [_other(name, probes[name], forks) for name in OTHERS if name in probes]
     return [*lines.values(), *others]
 
@@ -296,6 +301,39 @@ def _module(
     if probed.why:
         return Line(name, BROKEN, f'{found} fails: {_short(probed.why)}', _cure(probed.why, cure))
     return Line(name, OK, ', '.join(filter(None, (found, probed.found))))
+
+
+def _for_the_gpu(
+    lines: dict[str, Line], probes: dict[str, Probe], mmcv: str, cure: str
+) -> dict[str, Line]:
+    """The lines of torch and mmcv's operators where they leave a GPU unused."""
+    again = f'{mmcv}; {cure}'
+    if INSTALLED:  # pip compiles mmcv with the machine's nvcc, and keeps the wheel
+        again = f'{mmcv}; pip cache remove {mmcv}; with nvcc on the PATH: {cure}'
+    torch, ops = lines['torch'], lines['mmcv.ops']
+    device = probes['torch'].found
+    without = device == ON_CPU
+    if torch.state == OK and (without or device.endswith(NO_GPU)) and _has_gpu():
+        remedy = f'pip uninstall -y torch {again}' if without else DRIVER
+        return {'torch': torch._replace(state=NOTE, found=f'{torch.found}; {A_GPU}', cure=remedy)}
+    if without or device.endswith(NO_GPU):
+        return {}
+    if 'no kernel image' in ops.found:
+        remedy = f'unset TORCH_CUDA_ARCH_LIST; pip uninstall -y {again}'
+        return {'mmcv.ops': ops._replace(cure=remedy)}
+    if ops.state == OK and probes['mmcv.ops'].found == ON_CPU:
+        found = f'compiled {ON_CPU} only, and torch is {device}'
+        return {'mmcv.ops': Line('mmcv.ops', NOTE, found, f'pip uninstall -y {again}')}
+    return {}
+
+
+def _has_gpu() -> bool:
+    """Check whether the driver of NVIDIA lists a GPU."""
+    try:
+        asked = subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True)
+    except OSError:
+        return False
+    return asked.stdout.startswith('GPU')
 
 
 def _other(name: str, probed: Probe, forks: bool) -> Line:

@@ -204,7 +204,7 @@ def test_an_environment_that_was_not_entered(machine, tmp_path):
     assert machine.ill['stack'].found == 'no package of OpenMMLab is installed'
 
 
-def test_a_gpu_beside_operators_for_the_cpu(machine):
+def test_a_gpu_beside_operators_for_the_cpu(machine, monkeypatch):
     machine.versions = FORKS
     machine.probes['torch'] = Probe('', 'for NVIDIA H100')
     assert machine.ill == {
@@ -212,11 +212,42 @@ def test_a_gpu_beside_operators_for_the_cpu(machine):
             'mmcv.ops',
             NOTE,
             'compiled for the CPU only, and torch is for NVIDIA H100',
-            'with nvcc on the PATH: pip uninstall -y onedl-mmcv; bash tools/setup.sh --stack onedl',
+            'pip uninstall -y onedl-mmcv; bash tools/setup.sh --stack onedl',
         )
     }
+    monkeypatch.setattr(doctor, 'INSTALLED', True)
+    assert 'pip cache remove onedl-mmcv; with nvcc on the PATH: ' in machine.ill['mmcv.ops'].cure
     machine.probes['mmcv.ops'] = Probe('', 'for CUDA 12.8')
     assert machine.ill == {}
+
+
+def test_operators_for_other_gpus(machine):
+    machine.probes['torch'] = Probe('', 'for NVIDIA L4')
+    machine.probes['mmcv.ops'] = Probe('AcceleratorError: CUDA error: no kernel image is available')
+    assert machine.ill['mmcv.ops'].state == BROKEN
+    assert machine.ill['mmcv.ops'].cure == (
+        'unset TORCH_CUDA_ARCH_LIST; pip uninstall -y mmcv; bash tools/setup.sh'
+    )
+
+
+@pytest.mark.parametrize(
+    ('device', 'cure'),
+    [
+        ('for the CPU', 'pip uninstall -y torch mmcv; bash tools/setup.sh'),
+        ('for CUDA 13.0, which finds no GPU', 'update it'),
+    ],
+)
+def test_a_gpu_that_torch_does_not_use(machine, monkeypatch, tmp_path, device, cure):
+    machine.probes['torch'] = Probe('', device)
+    assert machine.ill == {}
+    smi = tmp_path / 'nvidia-smi'
+    smi.write_text('#!/bin/sh\necho "GPU 0: NVIDIA L4 (UUID: GPU-1)"')
+    smi.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    (line,) = machine.ill.values()
+    assert (line.subject, line.state) == ('torch', NOTE)
+    assert line.found == f'torch 2.13.0+cpu, {device}; nvidia-smi lists a GPU'
+    assert cure in line.cure
 
 
 def test_a_torchvision_that_cannot_be_imported(machine):

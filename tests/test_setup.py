@@ -87,7 +87,39 @@ def test_the_other_stack_is_not_overwritten(tmp_path, options, found, named, uni
     assert not (tmp_path / 'lightvit_mm').exists()
 
 
-def test_both_stacks_are_pinned_whole():
+@pytest.mark.parametrize(
+    ('listed', 'forced', 'chosen'),
+    [
+        ('', '', 'torch==2.13.0+cpu'),
+        ('GPU 0: NVIDIA H100 (UUID: GPU-1)', '', 'torch==2.13.0'),
+        ('', '1', 'torch==2.13.0'),
+    ],
+    ids=['CPU', 'GPU', 'forced'],
+)
+def test_the_build_of_torch(tmp_path, listed, forced, chosen):
+    smi = tmp_path / 'nvidia-smi'
+    smi.write_text(f'#!/bin/sh\necho "{listed}"')
+    smi.chmod(0o755)
+    script = f'. {TOOLS}/setup.sh; look_for_gpu; PY=echo; install_torch'
+    done = bash('-c', script, PATH=f'{tmp_path}:{PATH}', FORCE_CUDA=forced)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout.split()[-1] == chosen
+
+
+def test_a_compiler_of_cuda_that_ran_out_of_memory(tmp_path):
+    log = tmp_path / 'log'
+    log.write_text("nvcc error   : 'cicc' died due to signal 9 (Kill signal)\n")
+    script = (
+        f'. {TOOLS}/setup.sh; ENV={tmp_path} CACHE={tmp_path} TMP={tmp_path} LOG={log}; explain 1'
+    )
+    done = bash('-c', script)
+    assert done.returncode == 1
+    assert 'out of memory' in done.stderr
+    assert 'MAX_JOBS=1' in done.stderr
+
+
+def test_both_stacks_are_pinned_whole(monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
     releases = runpy.run_path(str(TOOLS / 'build_mmcv.py'))['RELEASES']
     for stack, file, expected in [
         ('openmmlab', 'requirements.txt', {m.originals[0] for m in MODULES.values() if m.fork}),

@@ -4,8 +4,12 @@
 
 mmcv's own build compiles 57 small dispatch files and 20 CPU kernels, each of which spends most of
 its time in torch's headers: 17 minutes on two cores. Four files that include 72 of them (see
-``unite``) and the other five take a minute and a half, and the ops give the same bits. If that
-fails, or if there are CUDA kernels to compile, mmcv is built unchanged.
+``unite``) and the other five take a minute and a half, and the ops give the same bits. The CUDA
+kernels are compiled in groups for the same reason. If that fails, mmcv is built unchanged.
+
+CUDA operators are built where torch finds a GPU, for the GPUs that it finds. FORCE_CUDA=1 builds
+them without a GPU, and TORCH_CUDA_ARCH_LIST="8.6;9.0" for other GPUs, as mmcv's and torch's users
+know. nvcc is downloaded where the machine has none for torch's CUDA version.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, NoReturn
+
+import _cuda
+from _cuda import Cuda, CudaError
 
 
 class Release(NamedTuple):
@@ -50,14 +57,22 @@ CPU_FLAGS = '-g0 -O1 -DNDEBUG -w'
 # These kernels define different macros or templates under the same names.
 CLASHING = {'bezier_align', 'psamask', 'roi_align', 'roi_align_rotated', 'rotated_feature_align'}
 MEMORY_PER_JOB = 2.2e9  # measured: 2.1 GB for the larger of the two united files
-HOPELESS = ('No space left on device', 'Disk quota exceeded', 'Killed signal', 'Cannot allocate')
+CUDA_MEMORY_PER_JOB = 3.3e9  # of a group of CUDA files: 3.1 GB
+HOPELESS = (
+    'No space left on device',
+    'Disk quota exceeded',
+    'Killed signal',
+    'died due to signal 9',  # nvcc's words
+    'Cannot allocate',
+)
 PROBE = """
 import mmcv, torch
 from mmcv.ops import get_compiling_cuda_version, nms
-device = 'cuda' if {cuda} else 'cpu'
 assert mmcv.__version__ == {version!r}, f'mmcv {{mmcv.__version__}}'
 assert not {cuda} or get_compiling_cuda_version() != 'not available', 'no CUDA ops'
-nms(torch.tensor([[0.0, 0.0, 2.0, 2.0]]).to(device), torch.ones(1).to(device), 0.5)
+devices = ['cpu', *(f'cuda:{{i}}' for i in range(torch.cuda.device_count() if {cuda} else 0))]
+for device in devices:
+    nms(torch.tensor([[0.0, 0.0, 2.0, 2.0]]).to(device), torch.ones(1).to(device), 0.5)
 """
 
 
@@ -75,34 +90,22 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def has_cuda() -> bool:
-    """Check whether CUDA ops can be compiled and used here."""
-    home = os.environ.get('CUDA_HOME', '/usr/local/cuda')  # where torch looks as well
-    path = os.pathsep.join([f'{home}/bin', os.environ['PATH']])
-    if not (shutil.which('nvidia-smi') and shutil.which('nvcc', path=path)):
-        return False
-    import torch
-
-    return torch.cuda.is_available()
+def cache_root() -> Path:
+    """Return the folder that keeps what is built or downloaded."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'lightvit_mm')
 
 
 def cache_slots(release: Release, rest: str) -> list[Path]:
     """Return the cache directories of this Python and libc whose names end with ``rest``."""
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     libc = ''.join(platform.libc_ver()) or platform.mac_ver()[0]
-    root = Path(base, 'lightvit_mm', 'wheels', f'{release.name}-{release.version}')
+    root = cache_root() / 'wheels' / f'{release.name}-{release.version}'
     name = f'{sysconfig.get_config_var("SOABI")}-{libc}-{rest}'
     return sorted(root.glob(name)) if '*' in rest else [root / name]
 
 
-def cache_slot(release: Release) -> Path:
+def cache_slot(release: Release, cuda: Cuda | None) -> Path:
     """Return the cache directory for this environment's torch and kind of ops."""
-    ops = 'cpu'
-    if has_cuda():
-        import torch
-
-        chips = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
-        ops = f'cu{torch.version.cuda}-' + '-'.join(f'sm{a}{b}' for a, b in sorted(chips))
+    ops = cuda.key if cuda else 'cpu'
     return cache_slots(release, f'torch{metadata.version("torch")}-{ops}-r{RECIPE}')[0]
 
 
@@ -176,8 +179,8 @@ def run(command: list[str], environment: dict[str, str]) -> None:
         raise BuildError(f'{shlex.join(command[1:4])} gave exit status {child.returncode}')
 
 
-def jobs() -> int:
-    """Return how many compilers may run at once: one per core, if memory allows."""
+def jobs(memory: float) -> int:
+    """Return how many compilers of this much memory may run at once: one per core at most."""
     affinity = getattr(os, 'sched_getaffinity', None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
@@ -185,33 +188,45 @@ def jobs() -> int:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvail'))
     except (OSError, StopIteration):
         return cores
-    return max(1, min(cores, int(free / MEMORY_PER_JOB)))
+    return max(1, min(cores, int(free / memory)))
 
 
-def unite(files: list[Path], name: str) -> None:
-    """Include all of these in two new files, so that torch's headers are read only twice."""
-    middle = len(files) // 2 + 1
-    for number, part in enumerate((files[:middle], files[middle:])):
-        for file in part:
-            file.rename(file.with_suffix('.inc'))  # setup.py compiles whatever ends in .cpp
-        includes = ['<torch/extension.h>', *(f'"{file.stem}.inc"' for file in part)]
+def unite(groups: list[list[Path]], name: str) -> None:
+    """Include the files of each group in a new file, so that torch's headers are read once."""
+    for number, group in enumerate(groups):
+        suffix, folder = group[0].suffix, group[0].parent
+        for file in group:
+            file.rename(file.with_suffix('.inc'))  # setup.py compiles whatever ends in suffix
+        # Each CUDA file begins with the headers that it needs.
+        first = ['<torch/extension.h>'] if suffix == '.cpp' else []
+        includes = [*first, *(f'"{file.stem}.inc"' for file in group)]
         text = ''.join(f'#include {include}\n' for include in includes)
-        files[0].with_name(f'{name}_{number}.cpp').write_text(text)
+        (folder / f'{name}_{number}{suffix}').write_text(text)
 
 
-def build(release: Release, folder: Path) -> Path:
+def unite_all(ops: Path) -> None:
+    """Unite the files of mmcv's operators that can be."""
+    kernels = [file for file in ops.glob('cpu/*.cpp') if file.stem not in CLASHING]
+    for name, files in ('dispatch', sorted(ops.glob('*.cpp'))), ('kernels', sorted(kernels)):
+        middle = len(files) // 2 + 1
+        unite([files[:middle], files[middle:]], f'united_{name}')
+    unite(_cuda.groups(sorted(ops.glob('cuda/*.cu'))), 'united_cuda')
+
+
+def build(release: Release, cuda: Cuda | None, folder: Path) -> Path:
     """Download the source release into a folder and build its wheel there."""
-    cuda = has_cuda()
     scripts = str(Path(sys.executable).parent)
+    memory = CUDA_MEMORY_PER_JOB if cuda else MEMORY_PER_JOB
     flags = {
         'MMCV_WITH_OPS': '1',
-        'FORCE_CUDA': str(int(cuda)),
-        'MAX_JOBS': os.environ.get('MAX_JOBS') or str(jobs()),
+        'MAX_JOBS': os.environ.get('MAX_JOBS') or str(jobs(memory)),
         'PATH': os.pathsep.join([scripts, os.environ['PATH']]),
         'PYTHONUNBUFFERED': '1',
     }
-    if not cuda:  # or mmcv compiles CUDA kernels wherever torch sees a GPU
-        flags['CUDA_VISIBLE_DEVICES'] = ''
+    if cuda:
+        flags |= _cuda.compile_environment(cuda, cache_root())
+    else:  # or mmcv compiles CUDA kernels wherever torch sees a GPU
+        flags |= {'FORCE_CUDA': '0', 'CUDA_VISIBLE_DEVICES': ''}
     environment = os.environ | flags
     options = ['--no-deps', '--no-build-isolation', '--progress-bar', 'off']
     pip = [sys.executable, '-m', 'pip']
@@ -223,15 +238,12 @@ def build(release: Release, folder: Path) -> Path:
     archive = folder / f'{release.stem}.tar.gz'
     wheel = [*pip, 'wheel', '-v', '--no-cache-dir', *options, '-w', str(folder)]
     try:
-        if cuda or sys.platform != 'linux':
-            raise BuildError('the fast way is for CPU ops on Linux')
+        if sys.platform != 'linux':
+            raise BuildError('the fast way is for Linux')
         with tarfile.open(archive) as files:
             files.extractall(folder)
         source = folder / release.stem
-        ops = source / 'mmcv/ops/csrc/pytorch'
-        kernels = [file for file in ops.glob('cpu/*.cpp') if file.stem not in CLASHING]
-        unite(sorted(ops.glob('*.cpp')), 'united_dispatch')
-        unite(sorted(kernels), 'united_kernels')
+        unite_all(source / 'mmcv/ops/csrc/pytorch')
         own = f'{os.environ.get("CFLAGS", "")} {CPU_FLAGS}'
         run([*wheel, str(source)], environment | {'CFLAGS': own.strip()})
         return check_wheel(next(folder.glob('*.whl')))
@@ -241,9 +253,9 @@ def build(release: Release, folder: Path) -> Path:
     return check_wheel(next(folder.glob('*.whl')))
 
 
-def make_wheel(release: Release) -> Path:
+def make_wheel(release: Release, cuda: Cuda | None) -> Path:
     """Return the cached wheel; build it if there is none."""
-    slot = cache_slot(release)
+    slot = cache_slot(release, cuda)
     with locked(slot):
         for wheel in slot.glob('*.whl'):
             try:
@@ -255,30 +267,47 @@ def make_wheel(release: Release) -> Path:
         for left in slot.glob('build-*'):  # from a build that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix='build-', dir=slot) as folder:
-            wheel = build(release, Path(folder))
+            wheel = build(release, cuda, Path(folder))
             with open(wheel, 'rb') as written:
                 os.fsync(written.fileno())
             return wheel.replace(slot / wheel.name)
 
 
-def probe(release: Release) -> str:
+def get_wheel(release: Release, cuda: Cuda | None) -> tuple[Path, Cuda | None]:
+    """Return a wheel with the wanted ops, or for the CPU where CUDA ones cannot be compiled."""
+    try:
+        return make_wheel(release, cuda), cuda
+    except CudaError as error:
+        if _cuda.is_forced():
+            raise
+        say(f'NOTE: mmcv gets operators for the CPU only, since {error.why}; {error.cure}')
+        return make_wheel(release, None), None
+
+
+def probe(release: Release, cuda: Cuda | None) -> str:
     """Return why this environment's mmcv does not work, or ''."""
-    script = PROBE.format(version=release.version, cuda=has_cuda())
+    script = PROBE.format(version=release.version, cuda=cuda is not None)
     tried = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     return (tried.stderr.strip() or 'no message') if tried.returncode else ''
 
 
 def install(release: Release) -> None:
     """Install the wheel unless mmcv already works here; rebuild it once if it does not help."""
-    why = probe(release)
+    cuda = _cuda.wanted()
+    why = probe(release, cuda)
     for _ in range(2 if why else 0):
-        wheel = make_wheel(release)
+        wheel, cuda = get_wheel(release, cuda)
         options = ['--no-deps', '--no-index', '--force-reinstall', str(wheel)]
         run([sys.executable, '-m', 'pip', 'install', *options], dict(os.environ))
-        why = probe(release)
+        why = probe(release, cuda)
         if not why:
             return
         say(why)
+        if 'no kernel image' in why:
+            stop(
+                "mmcv's CUDA ops are compiled for other GPUs than those that are here",
+                'unset TORCH_CUDA_ARCH_LIST, or add the compute capabilities of these GPUs to it',
+            )
         wheel.unlink()
     if why:
         stop(
@@ -302,9 +331,11 @@ def main() -> None:
         if args.command == 'install':
             install(release)
         elif args.command == 'wheel':
-            say(f'the cache has {make_wheel(release)}')
+            say(f'the cache has {get_wheel(release, _cuda.wanted())[0]}')
         elif not any(next(slot.glob('*.whl'), None) for slot in cache_slots(release, 'torch*')):
             check_compiler()
+    except CudaError as error:
+        stop(error.why, error.cure)
     except BuildError as error:
         cure = 'see the first "error" in the log'
         stop(f'{release.name} {release.version} does not build: {error}', cure)

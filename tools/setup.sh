@@ -10,6 +10,9 @@
 #                       environment; --with executorch: ExecuTorch, in .venv-executorch/
 #   PYTHON=python3.12   creates the environment with that Python (3.10, 3.11 or 3.12), whichever
 #                       is active
+#   FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="8.6;9.0"
+#                       with CUDA where there is no GPU, as for an image: torch's CUDA build and
+#                       mmcv's CUDA operators for GPUs of these compute capabilities
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -54,7 +57,7 @@ explain() { # EXIT-STATUS: fails with a reason taken from the log of the step
   done
   if has 'No space left on device|Errno 28|quota exceeded'; then
     fail "a disk is full: that of $ENV, $CACHE or $TMP" "free 3 GB there and $AGAIN"
-  elif has 'Killed signal|MemoryError|Cannot allocate memory'; then
+  elif has 'Killed signal|died due to signal 9|MemoryError|Cannot allocate memory'; then
     fail 'out of memory' "close other programs, or set MAX_JOBS=1, and $AGAIN"
   elif has 'IncompleteRead|DO NOT MATCH THE HASHES|Connection broken|BadZipFile|is invalid'; then
     fail 'a download was cut off or is damaged' "check the connection and $AGAIN"
@@ -196,6 +199,11 @@ need_mb() { # PATH MB PURPOSE WHAT-ELSE-TO-DO
   [ "$free" -ge "$2" ] || fail "$3 needs $2 MB; the disk that holds $1 has $free free" "free some, or $4"
 }
 
+look_for_gpu() { # sets GPU: what CUDA is for, or empty
+  GPU=$({ nvidia-smi -L 2>/dev/null || true; } | sed -n '/^GPU/{p;q;}')
+  if [ "${FORCE_CUDA:-}" = 1 ]; then GPU="$GPU FORCE_CUDA=1 ${TORCH_CUDA_ARCH_LIST:-}"; fi
+}
+
 preflight() {
   local size=2600
   STEP='checking the machine'
@@ -300,6 +308,7 @@ install_all() {
   step 'installing the other packages' packages install_rest
   [ -z "$mmcv" ] || follow "getting mmcv's compiled ops" "$STATE/logs/mmcv.log" "$mmcv" "$started"
   step 'installing mmcv' mmcv-install "$PY" tools/build_mmcv.py install --stack "$STACK"
+  sed -n 's/^NOTE: /  note: /p' "$LOG"
   step 'installing lightvit_mm' package pip_install --no-deps --no-build-isolation -e .
 }
 
@@ -315,7 +324,7 @@ stamp() { # a checksum of everything the environment depends on
   local site=("$ENV"/lib/python*/site-packages)
   {
     echo "$ROOT $GPU $STACK" "${site[0]}"/{mm*,onedl_*,torch*,numpy,opencv_*,setuptools}-*.dist-info
-    cat setup.py pyproject.toml tools/requirements*.txt tools/build_mmcv.py tools/setup.sh
+    cat setup.py pyproject.toml tools/requirements*.txt tools/{_cuda,build_mmcv}.py tools/setup.sh
     cat "$ENV/pyvenv.cfg" "${site[0]}/torch/version.py"
   } | cksum
 }
@@ -325,7 +334,7 @@ ready() { installed 'mmcv/_ext*' && [ "$(cat "$STATE/stamp" 2>/dev/null)" = "$(s
 set_up() { # leaves PY, the environment's Python
   local started=$SECONDS
   cd "$ROOT"
-  GPU=$({ nvidia-smi -L 2>/dev/null || true; } | sed -n '/^GPU/{p;q;}')
+  look_for_gpu
   choose_stack
   choose_python
   PY=$ENV/bin/python STATE=$ENV/lightvit_mm
@@ -343,8 +352,6 @@ set_up() { # leaves PY, the environment's Python
     make_env
     repair
     install_all
-    [ -z "$GPU" ] || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || command -v nvcc >/dev/null ||
-      echo "  note: there is a GPU but no nvcc, so mmcv's ops will run on the CPU only"
     ask_doctor
     stamp >"$STATE/stamp.new" && mv "$STATE/stamp.new" "$STATE/stamp"
   fi

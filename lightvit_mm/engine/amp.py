@@ -15,15 +15,17 @@ from lightvit_mm.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Optimizer wrapper with bfloat16 autocast on the CPU; mmengine's AmpOptimWrapper needs a GPU.
+    """Optimizer wrapper with bfloat16 autocast, on any device; mmengine's own needs a GPU.
 
-    bfloat16 has the exponent range of float32, so no loss scaling is needed.
+    bfloat16 has the exponent range of float32, so no loss scaling is needed. `use_amp` takes it on
+    a CPU; a config that such a training saved trains in bfloat16 on a GPU as well.
     """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Run the forward pass of a training step in autocast."""
-        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield
 
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ def load_config(
         config.launcher = launcher
         if not torch.cuda.is_available():
             _adapt_to_cpu(config)
+        elif launcher != 'none':
+            _warn_of_gloo(config)
     return config
 
 
@@ -117,6 +119,17 @@ def _misfit(config: Config, key: str) -> str | None:
         else:
             return f'{key}: {parent} is {value!r}, which has no entries'
     return None
+
+
+def _warn_of_gloo(config: Config) -> None:
+    env: Mapping[str, Any] = config.get('env_cfg') or {}
+    gloo = (env.get('dist_cfg') or {}).get('backend') == 'gloo'
+    if gloo and os.environ.get('RANK', '0') == '0':
+        print_log(
+            f'{config.filename} has env_cfg.dist_cfg.backend gloo, as those that a training on a '
+            'CPU saves: gradients go through the CPU. For GPUs, nccl is faster',
+            level=logging.WARNING,
+        )
 
 
 def _adapt_to_cpu(config: Config) -> None:

@@ -127,6 +127,15 @@ def test_slurm_wants_cuda(monkeypatch):
         show_param_groups(config)
 
 
+@pytest.mark.parametrize(('backend', 'warned'), [('gloo', True), ('nccl', False)])
+def test_a_config_of_a_cpu_on_gpus(backend, warned, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    options = {'env_cfg.dist_cfg.backend': backend}
+    config = load_config(str(REPOSITORY / CONFIG), options, launcher='pytorch')
+    assert config.env_cfg.dist_cfg.backend == backend
+    assert ('For GPUs, nccl is faster' in capsys.readouterr().out) == warned
+
+
 # Batches of 8 x 2, 8 x 4 and 8 x 16.
 @pytest.mark.parametrize(
     'name',

@@ -9,7 +9,7 @@ import torch
 from helpers.repository import REPOSITORY, run_tool
 from mmengine.config import Config
 
-from lightvit_mm.engine.amp import use_amp
+from lightvit_mm.engine.amp import BFloat16OptimWrapper, use_amp
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.errors import UserError
 
@@ -171,6 +171,16 @@ def test_bfloat16_on_a_cpu(shapes, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     dumped = Config.fromfile(next(tmp_path.glob('*.py')))
     assert dumped.optim_wrapper.type == 'BFloat16OptimWrapper'
+
+
+def test_bfloat16_is_for_the_device_of_the_model():
+    layer = torch.nn.Linear(1, 1)
+    wrapper = BFloat16OptimWrapper(torch.optim.SGD(layer.parameters(), lr=1.0))
+    with wrapper.optim_context(layer):
+        assert layer(torch.ones(1)).dtype == torch.bfloat16
+    # A device that torch refuses by name, and that every machine has.
+    with pytest.raises(RuntimeError, match='meta'), wrapper.optim_context(layer.to('meta')):
+        pass
 
 
 def test_amp_says_why_it_cannot():
