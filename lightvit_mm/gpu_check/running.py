@@ -162,8 +162,6 @@ def _run_part(
 
     def add(finding: Any) -> None:
         result.findings.append(finding)
-        result.seconds = time.monotonic() - begin
-        report.write()
         say(str(finding))
 
     try:
@@ -176,6 +174,7 @@ def _run_part(
                 break
             # Not longer, since a process that it started may keep the pipe of an ended one open.
             wait([worker.receiver for worker in workers], min(left, 1.0))
+            known = len(result.findings)
             for worker in list(workers):
                 ended = not worker.process.is_alive()
                 for message in worker.receive():
@@ -193,6 +192,9 @@ def _run_part(
                         add(Failure(name, f'its process ended with status {status}, see {LOG}'))
                     worker.stop()
                     workers.remove(worker)
+            if len(result.findings) > known:
+                result.seconds = time.monotonic() - begin
+                report.write()
         result.state = 'done'
         for worker in workers:
             result.state = 'stopped at the end of its time'
@@ -227,6 +229,7 @@ def _work(
     sys.stdout = sys.stderr = output
     print(f'== {run} {job}')
     torch.set_num_threads(threads)
+    os.environ.setdefault('TORCHINDUCTOR_COMPILE_THREADS', str(threads))
     module, _, function = run.partition(':')
     getattr(importlib.import_module(module), function)(Context(settings, until, sender.send), job)
     sender.send(Done())

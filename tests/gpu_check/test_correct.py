@@ -22,8 +22,7 @@ def checks_of(findings):
 
 
 @pytest.mark.parametrize('family', [EdgeViT, ShuffleT2TViT])
-def test_the_cpu_passes(family, monkeypatch):
-    monkeypatch.setattr('lightvit_mm.gpu_check.correct.TIMES_TIMM', 1e6)  # not of this size
+def test_the_cpu_passes(family):
     arch = next(iter(family.arch_settings))
     name = 'edgevit_xxs' if family is EdgeViT else 'shuffle_t2t_vit_7'
     subject = Subject(name, lambda: family(arch=arch, out_indices=(0, 1)))
@@ -50,8 +49,7 @@ class WrongOnTheDevice(EdgeViT):
         return tuple(factor * level for level in super().forward(x))
 
 
-def test_a_wrong_device_fails(monkeypatch):
-    monkeypatch.setattr('lightvit_mm.gpu_check.correct.TIMES_TIMM', 1e6)
+def test_a_wrong_device_fails():
     subject = Subject('edgevit_xxs', lambda: WrongOnTheDevice(arch='xxs', out_indices=(0,)))
     checks = checks_of(check_backbone(subject, 'cpu', (32, 32)))
     failed = [check.name.replace('edgevit_xxs', 'small') for check in checks if not check.passed]
