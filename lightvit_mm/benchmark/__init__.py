@@ -1,1 +1,1 @@
-"""Measuring the speed and memory of backbones, and checking a device's numbers."""
+"""Measuring the speed and memory of backbones and of whole models."""

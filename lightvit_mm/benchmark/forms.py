@@ -91,14 +91,20 @@ def eager_form(
     return Form(source, dtype, how, model, image, step if train else infer)
 
 
-def compiled_form(form: Form, train: bool) -> Form:
+def compiled_form(form: Form, train: bool, backend: str = 'inductor') -> Form:
     """The same module through ``torch.compile``, for this one input size.
 
     For inference, weights become constants of the compiled code (inductor's ``freezing``).
+
+    Args:
+        form: the form to compile; it stays as it is.
+        train: whether its steps are training steps.
+        backend: of ``torch.compile``.
     """
     begin = time.perf_counter()
     model = copy.deepcopy(form.model)
-    model.compile(dynamic=False, options=None if train else {'freezing': True})
+    freeze = not train and backend == 'inductor'
+    model.compile(dynamic=False, backend=backend, options={'freezing': True} if freeze else None)
     how = f'{form.how} compiled'.strip()
     compiled = eager_form(form.source, model, form.image, form.dtype, train, how)
     compiled.call()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -80,6 +81,8 @@ def top_operators(call: Callable[[], Any], device: str, calls: int = 3) -> list[
     times = {
         event: event.self_device_time_total if cuda else event.self_cpu_time_total
         for event in profiler.key_averages()
+        # Not the calls that launch kernels (cudaLaunchKernel), nor the names of what they are for.
+        if not cuda or (event.device_type == DeviceType.CUDA and not event.is_user_annotation)
     }
     whole = sum(times.values())
     operators = [
