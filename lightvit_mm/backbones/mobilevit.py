@@ -12,7 +12,7 @@ and a deploy form.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -155,12 +155,15 @@ class MobileViTBlock(nn.Module):
         # A 1x1 convolution without activation commutes with resizing, so the resizing is done on
         # the side with fewer channels.
         near = self.conv_1x1(resize(self.conv_kxk(x), full))
-        tokens = self.norm(self.transformer(unfold(near.permute(0, 2, 3, 1), self.patch_size)))
-        far = fold(tokens, full, self.patch_size).permute(0, 3, 1, 2)
-        far = resize(self.conv_proj.conv(far), (height, width))
+        far = resize(self.conv_proj.conv(self.attend(near)), (height, width))
         # In the paper's order the norm comes after the resizing, so it takes its statistics there.
         far = self.conv_proj.act(self.conv_proj.norm(far))
         return self.conv_fusion(torch.cat((x, far), dim=1))
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the transformers on a map (N, C, H, W), whose sides p divides; the shape is kept."""
+        tokens = self.norm(self.transformer(unfold(x.permute(0, 2, 3, 1), self.patch_size)))
+        return fold(tokens, x.shape[2:], self.patch_size).permute(0, 3, 1, 2)
 
 
 def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -180,7 +183,7 @@ def unfold(x: torch.Tensor, patch_size: int) -> torch.Tensor:
     )
 
 
-def fold(tokens: torch.Tensor, size: tuple[int, int], patch_size: int) -> torch.Tensor:
+def fold(tokens: torch.Tensor, size: Sequence[int], patch_size: int) -> torch.Tensor:
     """Undo `unfold`: (N, p p, h w, C) to (N, p h, p w, C), whose sides are ``size``."""
     batch, channels = tokens.shape[0], tokens.shape[-1]
     rows, columns = size[0] // patch_size, size[1] // patch_size

@@ -143,7 +143,7 @@ class WindowAttention(nn.Module):
         )
         bias = self.position_bias().to(query.dtype)[None]
         if shift:
-            across = _across_seam(padded_height, padded_width, size, shift, x.device)
+            across = across_seam(padded_height, padded_width, size, shift, x.device)
             bias = bias.masked_fill(across[:, None], float('-inf')).repeat(batch, 1, 1, 1)
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         x = x.transpose(1, 2).reshape(
@@ -173,15 +173,15 @@ def _windows(x: torch.Tensor, size: int) -> torch.Tensor:
     return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
 
-def _across_seam(
+def across_seam(
     height: int, width: int, size: int, shift: int, device: torch.device
 ) -> torch.Tensor:
     """Pairs of tokens of each window on different sides of the seam: (windows, M * M, M * M)."""
-    rows = torch.arange(height, device=device) >= height - shift
-    columns = torch.arange(width, device=device) >= width - shift
-    quarter = (2 * rows[:, None] + 1 * columns)[None, :, :, None]
-    quarter = _windows(quarter, size)
-    return quarter != quarter.transpose(1, 2)
+    rows = (torch.arange(height, device=device) >= height - shift).unflatten(0, (-1, size))
+    columns = (torch.arange(width, device=device) >= width - shift).unflatten(0, (-1, size))
+    quarter = 2 * rows[:, None, :, None] + 1 * columns[:, None]  # (rows, columns, M, M)
+    quarter = quarter.flatten(0, 1).flatten(1)
+    return quarter[:, :, None] != quarter[:, None]
 
 
 @MODELS.register_module()

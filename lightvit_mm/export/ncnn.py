@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.converters import run_converter
+from lightvit_mm.export.low_rank import low_rank
 from lightvit_mm.export.modules import Preprocessing
 from lightvit_mm.export.subject import Subject
 
@@ -61,7 +62,8 @@ def write(subject: Subject, part: Path) -> None:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # torch's, about its own code
             # In the graph of torch.export, sizes are numbers.
-            program = torch.export.export(module, (example,), strict=False)
+            program = torch.export.export(low_rank(module), (example,), strict=False)
+            _remove_aliases(program.graph)
             plain = program.module(check_guards=False)
             torch.jit.trace(plain, example, check_trace=False).save(str(graph))
         sides = map(str, subject.size)
@@ -70,8 +72,15 @@ def write(subject: Subject, part: Path) -> None:
             run_converter(sys.executable, 'ncnn_converter', arguments, 'converting to ncnn')
         except UserError as error:
             raise UserError(
-                f'{error}\n    ncnn runs RepViT with RetinaNet; other networks have operators that '
-                'it lacks: export them to another format'
+                f'{error}\n    the network has an operator that ncnn or its converter lacks: '
+                'export it to another format, for instance .onnx'
             ) from error
     metadata = subject.metadata | {'outputs': list(subject.names), 'size': list(subject.size)}
     part.with_suffix('.json').write_text(json.dumps(metadata))
+
+
+def _remove_aliases(graph: fx.Graph) -> None:
+    """Remove the operator that slices over whole axes become, which pnnx does not know."""
+    for node in graph.find_nodes(op='call_function', target=torch.ops.aten.alias.default):
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)

@@ -6,11 +6,13 @@ import mmcv
 import pytest
 from helpers.detectors import random_detector, save_detector
 from helpers.repository import REPOSITORY
+from helpers.variants import randomise_vectors
 from torch import nn
 
 pytest.importorskip('ncnn', reason='not installed: pip install -e ".[ncnn]"')
 pytest.importorskip('pnnx', reason='not installed: pip install -e ".[ncnn]"')
 
+from lightvit_mm.backbones import EfficientViT, MobileViT, ShuffleSwin, ShuffleT2TViT
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.errors import UserError
@@ -18,15 +20,15 @@ from lightvit_mm.export.exporting import export, export_subject
 from lightvit_mm.export.subject import Subject
 from lightvit_mm.runtimes.session import open_file
 
-RETINANET = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
+LIGHT = str(REPOSITORY / 'configs/light_edgevit_xxs_shapes.py')
 
 
 def test_a_detector(shapes, tmp_path):
     image = str(sorted((shapes / 'images/val').glob('*.png'))[0])
-    detector = random_detector(load_config(RETINANET))
+    detector = random_detector(load_config(LIGHT))
     checkpoint = save_detector(detector, tmp_path / 'epoch_1.pth')
     out = tmp_path / 'made/model.ncnn.param'
-    made = export(load_config(RETINANET), checkpoint, str(out), (128, 128), images=[image])
+    made = export(load_config(LIGHT), checkpoint, str(out), (128, 128), images=[image])
     assert made.deviation < 1e-4
     assert made.checked[1].detections > 20
     beside = ['model.ncnn.bin', 'model.ncnn.json', 'model.ncnn.param']
@@ -34,7 +36,7 @@ def test_a_detector(shapes, tmp_path):
     assert open_file(out).metadata['task'] == 'detection'
     found = []
     for weights in (checkpoint, str(out)):
-        done = predict(load_config(RETINANET), weights, image, str(tmp_path / 'out'))
+        done = predict(load_config(LIGHT), weights, image, str(tmp_path / 'out'))
         (entry,) = json.loads(done.json_file.read_text())['images']
         found.append(entry['detections'])
     assert len(found[0]) == len(found[1]) > 20
@@ -48,7 +50,7 @@ def test_a_detector(shapes, tmp_path):
 
 
 class Windows(nn.Module):
-    """An operator of rank 6, as in the other families."""
+    """An operator of rank 6."""
 
     def forward(self, x):
         return x.reshape(1, 3, 2, 4, 2, 4).permute(0, 1, 2, 4, 3, 5)
@@ -56,9 +58,21 @@ class Windows(nn.Module):
 
 def test_what_ncnn_lacks_is_refused(tmp_path):
     subject = Subject(Windows(), ['map'], (8, 8))
-    with pytest.raises(UserError, match=r'(?s)converting to ncnn failed .*RepViT with RetinaNet'):
+    with pytest.raises(UserError, match=r'(?s)layer Tensor.reshape not .* operator that ncnn'):
         export_subject(subject, tmp_path / 'model.ncnn.param')
     assert list(tmp_path.iterdir()) == []
+
+
+# EdgeViT is in the detector above; RepViT is convolutions, and ShuffleDeiT a part of ShuffleT2TViT.
+@pytest.mark.parametrize('family', [MobileViT, EfficientViT, ShuffleSwin, ShuffleT2TViT])
+def test_other_families(family, tmp_path):
+    # The sides are not multiples of strides and windows.
+    backbone = family(next(iter(family.arch_settings))).eval()
+    randomise_vectors(backbone)
+    backbone.switch_to_deploy()
+    names = [f'level{i}' for i in range(len(backbone.out_channels))]
+    done = export_subject(Subject(backbone, names, (68, 150)), tmp_path / 'backbone.ncnn.param')
+    assert done.deviation < 1e-4
 
 
 class Pyramid(nn.Module):
