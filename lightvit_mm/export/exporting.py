@@ -26,7 +26,8 @@ from lightvit_mm.runtimes.session import Session, Size, open_file
 
 __all__ = ['Exported', 'Quantised', 'export', 'export_subject']
 
-# The least agreement of an 8-bit file with PyTorch, and the images of --quantize that show it.
+# The least agreement of an 8-bit file with PyTorch; without --image, this many images of
+# --quantize show it.
 LEAST_AGREEMENT, AGREEMENT_IMAGES = 0.5, 10
 
 
@@ -206,7 +207,7 @@ def _quantized(subject: Subject, file: Path, out: Path, form: Format) -> Quantis
 def _agreement(subject: Subject, session: Session) -> float | None:
     compare = subject.compare or CompareMaps(subject.whole)
     some = replace(subject, calibration=subject.calibration[:AGREEMENT_IMAGES])
-    images = [*subject.pictures, *calibration_inputs(some, 'comparing with PyTorch')]
+    images = subject.pictures or calibration_inputs(some, 'comparing with PyTorch')
     found = [compare.agreement(image, _run(session, image)) for image in images]
     known = [value for value in found if value is not None]
     return float(np.mean(known)) if known else None
