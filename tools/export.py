@@ -46,6 +46,12 @@ def main() -> None:
         'this folder',
     )
     parser.add_argument(
+        '--full-integer',
+        action='store_true',
+        help='with --quantize: integers up to the last layers, for accelerators that need them '
+        '(.tflite)',
+    )
+    parser.add_argument(
         '--precision',
         choices=sorted({precision for form in FORMATS for precision in form.precisions}),
         default='fp32',
@@ -67,6 +73,7 @@ def main() -> None:
             args.image,
             args.quantize,
             args.precision,
+            args.full_integer,
         )
     for shape, deviation, detections in made.checked:
         found = '' if detections is None else f'{detections} detections, '
@@ -80,8 +87,16 @@ def main() -> None:
         print(
             f'{made.int8.file}: {made.int8.layers} layers in 8 bits, ranges from '
             f'{made.int8.images} images; {before:.1f} ms before, {after:.1f} ms in 8 bits. '
-            'Compare the accuracy of both files with tools/test.py'
+            f'{agreement(made.int8.agreement)}; compare the accuracy of both files with '
+            'tools/test.py'
         )
+
+
+def agreement(share: float | None) -> str:
+    """What is said about `Quantised.agreement`."""
+    if share is None:
+        return 'No image has a detection with a score of 0.3, so nothing was compared with PyTorch'
+    return f'Its results agree with PyTorch to {share:.0%}'
 
 
 if __name__ == '__main__':

@@ -14,6 +14,8 @@ from lightvit_mm.errors import UserError
 # Of maps in standard deviations; of detections in scores, in mask probabilities, and in corners
 # over the longer side of the image.
 TOLERANCE = 1e-3
+# Of 8-bit files: the score from which a detection counts, and how similar another must be.
+CONFIDENT, SAME_OVERLAP, SAME_SCORE = 0.3, 0.5, 0.1
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -66,6 +68,23 @@ class CompareMaps:
         # Unlike max(), this always returns NaN if there is one.
         return Compared(image.shape, float(np.max(deviations)))
 
+    def agreement(self, image: np.ndarray, outputs: Arrays) -> float:
+        """How far an 8-bit file agrees with the module, 1 at best.
+
+        The share of pixels with the same class, or without ``logits`` the lowest correlation of an
+        output with the module's.
+        """
+        expected = self.module(torch.from_numpy(image))
+        if 'logits' in outputs:
+            return float((outputs['logits'].argmax(1) == expected.argmax(1).numpy()).mean())
+        expected = expected if isinstance(expected, (tuple, list)) else [expected]
+        pairs = zip(outputs.values(), expected, strict=True)
+        return float(
+            np.min(
+                [np.corrcoef(found.ravel(), value.numpy().ravel())[0, 1] for found, value in pairs]
+            )
+        )
+
 
 class CompareDetections:
     """Compares the detections of a file with those of mmdet's own ``predict``.
@@ -91,6 +110,10 @@ class CompareDetections:
         expected = self._expected(torch.from_numpy(image))
         side = max(image.shape[2:])
         return Compared(image.shape, *compare_detections(expected, outputs, side, self.limits))
+
+    def agreement(self, image: np.ndarray, outputs: Arrays) -> float | None:
+        """How far an 8-bit file agrees with the detector, see `shared_detections`."""
+        return shared_detections(self._expected(torch.from_numpy(image)), outputs)
 
     def _expected(self, image: torch.Tensor) -> dict[str, np.ndarray]:
         from mmdet.structures import DetDataSample
@@ -166,6 +189,29 @@ def compare_detections(
                 deviations.append(1.0)
     # Unlike max(), this always returns NaN if a mask has one.
     return float(np.max(deviations)), len(taken)
+
+
+def shared_detections(expected: Arrays, found: Arrays) -> float | None:
+    """The share of the confident detections of two sets that the other set has too.
+
+    Confident are scores of at least 0.3; the other's detection must have the same class, an overlap
+    of at least 0.5 and a score within 0.1.
+
+    Args:
+        expected, found: see `compare_detections`.
+
+    Returns:
+        The share of both sets together, None if no detection is confident.
+    """
+    from mmdet.evaluation import bbox_overlaps
+
+    same = bbox_overlaps(expected['boxes'], found['boxes']) >= SAME_OVERLAP
+    same &= expected['labels'][:, None] == found['labels'][None]
+    same &= np.abs(expected['scores'][:, None] - found['scores'][None]) <= SAME_SCORE
+    ours, theirs = (kept['scores'] >= CONFIDENT for kept in (expected, found))
+    if not ours.any() and not theirs.any():
+        return None
+    return float(np.mean([*same.any(1)[ours], *same.any(0)[theirs]]))
 
 
 def _undecided(ours: Arrays, i: int, theirs: Arrays, limits: Limits, tolerance: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +14,21 @@ from mmengine.config import Config
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import TOLERANCE, Compared, CompareMaps
 from lightvit_mm.export.formats import Format, format_of
-from lightvit_mm.export.subject import Subject, build_subject, compared_sizes
+from lightvit_mm.export.subject import (
+    Subject,
+    build_subject,
+    calibration_inputs,
+    compared_sizes,
+)
 from lightvit_mm.files import check_output_file, whole_files
 from lightvit_mm.measure.timing import alternate
 from lightvit_mm.runtimes.session import Session, Size, open_file
 
 __all__ = ['Exported', 'Quantised', 'export', 'export_subject']
+
+# The least agreement of an 8-bit file with PyTorch; without --image, this many images of
+# --quantize show it.
+LEAST_AGREEMENT, AGREEMENT_IMAGES = 0.5, 10
 
 
 @dataclass
@@ -32,12 +41,15 @@ class Quantised:
         images: number of images from which the ranges were measured.
         seconds: median latencies of the exact file and of this one, measured in turn with
             PyTorch's number of threads.
+        agreement: how far the results agree with PyTorch's, see `agreement` in
+            `lightvit_mm.export.compare`; None if no image has a confident detection.
     """
 
     file: Path
     layers: int
     images: int
     seconds: tuple[float, ...]
+    agreement: float | None
 
 
 @dataclass
@@ -75,6 +87,7 @@ def export(
     images: Sequence[str] = (),
     quantize: str | None = None,
     precision: str = 'fp32',
+    full_integer: bool = False,
 ) -> Exported:
     """Export the deploy form of a trained model, and compare the file with PyTorch.
 
@@ -92,19 +105,23 @@ def export(
         quantize: folder, file or glob pattern of images. With them, an 8-bit file is also made:
             ``model.int8.onnx`` next to ``model.onnx``.
         precision: of the weights in the file: ``fp32``, or ``fp16`` for weights in half the space.
+        full_integer: in the 8-bit file, everything up to the last layers is in integers.
 
     Raises:
         UserError: a package is missing, the format or the model does not support what was asked
             for, the checkpoint does not fit the config, an image cannot be read, the file does not
             run or deviates, or ``out`` is something else or cannot be written.
     """
-    form = format_of(out, precision, dynamic, bool(quantize))
+    if full_integer and not quantize:
+        raise UserError('--full-integer is for the file that --quantize IMAGES makes: give both')
+    form = format_of(out, precision, dynamic, bool(quantize), full_integer)
     int8 = Path(out).with_suffix(f'.int8{Path(out).suffix}')
     for file in (Path(out), int8) if quantize else (Path(out),):
         _check_output(file, form, [checkpoint, *images])
     subject = build_subject(
         config, checkpoint, size, dynamic, backbone_only, images, quantize, precision, form.nms
     )
+    subject.full_integer = full_integer
     made = export_subject(subject, out)
     if quantize:
         made.int8 = _quantized(subject, made.file, int8, form)
@@ -168,15 +185,32 @@ def _check_output(file: Path, form: Format, inputs: Sequence[str]) -> None:
             )
 
 
+@torch.no_grad()
 def _quantized(subject: Subject, file: Path, out: Path, form: Format) -> Quantised:
     image = np.random.default_rng(0).uniform(0, 255, (1, 3, *subject.size)).astype('float32')
     with whole_files(out) as part:
         subject.metadata['precision'] = 'int8'
         layers = form.writer.quantize(subject, file, part)
+        agreement = _agreement(subject, open_file(part))
+        if agreement is not None and not agreement >= LEAST_AGREEMENT:
+            raise UserError(
+                f'the 8-bit file agrees with PyTorch only to {agreement:.0%}, so {out} was not '
+                f'written; {file}, which is exact, was. Give more typical --quantize images'
+                + (', or leave --full-integer out' if subject.full_integer else '')
+            )
         calls = {str(path): partial(_run, open_file(path), image) for path in (file, part)}
         seconds = alternate(calls, rounds=20, min_seconds=2.0)
     medians = tuple(float(np.median(values)) for values in seconds.values())
-    return Quantised(out, layers, len(subject.calibration), medians)
+    return Quantised(out, layers, len(subject.calibration), medians, agreement)
+
+
+def _agreement(subject: Subject, session: Session) -> float | None:
+    compare = subject.compare or CompareMaps(subject.whole)
+    some = replace(subject, calibration=subject.calibration[:AGREEMENT_IMAGES])
+    images = subject.pictures or calibration_inputs(some, 'comparing with PyTorch')
+    found = [compare.agreement(image, _run(session, image)) for image in images]
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _run(session: Session, image: np.ndarray) -> dict[str, np.ndarray]:

@@ -30,6 +30,7 @@ class Format:
         precisions: choices of ``--precision``.
         dynamic: whether ``--dynamic`` is possible.
         int8: whether ``--quantize`` is possible.
+        full_integer: whether ``--full-integer`` is possible.
         nms: whether NMS and RoIAlign can be in the graph; if not, a detector's graph ends before
             them, see `lightvit_mm.export.raw`.
         converter: module that ``.venv-EXTRA`` may have instead of this environment.
@@ -45,6 +46,7 @@ class Format:
     precisions: tuple[str, ...] = ('fp32',)
     dynamic: bool = False
     int8: bool = False
+    full_integer: bool = False
     nms: bool = True
     converter: str | None = None
 
@@ -87,6 +89,7 @@ FORMATS = (
         ('ai_edge_litert',),
         rb'(?s)\A.{4}TFL3',
         int8=True,
+        full_integer=True,
         nms=False,
         converter='litert_torch',
     ),
@@ -113,13 +116,17 @@ FORMATS = (
 
 
 def format_of(
-    out: str | Path, precision: str = 'fp32', dynamic: bool = False, int8: bool = False
+    out: str | Path,
+    precision: str = 'fp32',
+    dynamic: bool = False,
+    int8: bool = False,
+    full_integer: bool = False,
 ) -> Format:
     """The format that the name of a file asks for, after checking that it can be written.
 
     Args:
         out: the file.
-        precision, dynamic, int8: what the file is to have.
+        precision, dynamic, int8, full_integer: what the file is to have.
 
     Raises:
         UserError: the suffix is unknown, the format cannot have one of these, or a package is
@@ -133,6 +140,7 @@ def format_of(
     for option, asked, able in (
         ('--dynamic', dynamic, lambda other: other.dynamic),
         ('--quantize', int8, lambda other: other.int8),
+        ('--full-integer', full_integer, lambda other: other.full_integer),
         (f'--precision {precision}', True, lambda other: precision in other.precisions),
     ):
         if asked and not able(form):

@@ -18,7 +18,7 @@ COPIES = 4  # of the float file, which onnxruntime keeps for a while
 QUANTISED = ('Conv', 'Gemm', 'MatMul')
 
 
-def quantize_onnx(file: Path, out: Path, images: Iterable[np.ndarray]) -> int:
+def quantize_onnx(file: Path, out: Path, images: Iterable[np.ndarray], results: bool = True) -> int:
     """Quantise convolutions and matrix products with onnxruntime's static quantisation.
 
     Weights become 8-bit with one scale per output channel, activations unsigned 8-bit with the
@@ -29,6 +29,8 @@ def quantize_onnx(file: Path, out: Path, images: Iterable[np.ndarray]) -> int:
         file: the float file, written by tools/export.py.
         out: the file to write.
         images: typical inputs (1, 3, H, W); a hundred are plenty.
+        results: quantise what these layers return too, as onnxruntime's 8-bit layers need it.
+            OpenVINO's do not, and without it they include the activation that follows.
 
     Returns:
         The number of layers that compute in 8 bits.
@@ -60,7 +62,10 @@ def quantize_onnx(file: Path, out: Path, images: Iterable[np.ndarray]) -> int:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            extra_options={'MatMulConstBOnly': True},
+            extra_options={
+                'MatMulConstBOnly': True,
+                'OpTypesToExcludeOutputQuantization': [] if results else list(QUANTISED),
+            },
         )
     return _layers(onnx.load(out).graph)
 

@@ -39,7 +39,8 @@ def write(subject: Subject, part: Path) -> None:
 def quantize(subject: Subject, file: Path, part: Path) -> int:
     """Write an 8-bit file: convolutions and layers, with one scale per output channel.
 
-    Everything else stays in float: norms of tokens, products of attention, softmax, boxes.
+    Everything else stays in float: norms of tokens, products of attention, softmax, boxes. With
+    ``full_integer``, only the last layers and what follows them.
 
     Args:
         subject: the subject, of which the calibration images are used.
@@ -56,7 +57,8 @@ def quantize(subject: Subject, file: Path, part: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, 'images.npy')
         np.save(images, np.concatenate([image_bytes(x) for x in calibration_inputs(subject)]))
-        command = ('quantize', file, images, part)
+        kind = 'everything' if subject.full_integer else 'layers'
+        command = ('quantize', kind, file, images, part)
         run_converter(python, 'litert_converter', command, 'quantising')
     _add_metadata(subject, part, precision='int8')
     return count_layers(part)

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from lightvit_mm.export import onnx
-from lightvit_mm.export.subject import Subject
+from lightvit_mm.export.int8 import quantize_onnx
+from lightvit_mm.export.subject import Subject, calibration_inputs
 from lightvit_mm.runtimes.openvino import the_core
 from lightvit_mm.runtimes.session import METADATA
 
@@ -21,6 +22,8 @@ def write(subject: Subject, part: Path) -> None:
         file = Path(folder, 'model.onnx')
         onnx.write(subject, file)
         _convert(subject, file, part)
+        if subject.calibration:
+            subject.onnx = file.read_bytes()
 
 
 def compress(part: Path) -> None:
@@ -36,11 +39,21 @@ def compress(part: Path) -> None:
 
 
 def quantize(subject: Subject, file: Path, part: Path) -> int:
-    """Write an OpenVINO file of the 8-bit ONNX file, see `lightvit_mm.export.onnx.quantize`."""
+    """Write an OpenVINO file in 8 bits; returns the number of layers that are.
+
+    Args:
+        subject: its images are used; `write` must have written it before.
+        file: the file that `write` made of it.
+        part: the file to write.
+
+    Raises:
+        UserError: an image cannot be read, or there is too little space for temporary files.
+    """
+    assert subject.onnx
     with tempfile.TemporaryDirectory() as folder:
         exact, int8 = Path(folder, 'model.onnx'), Path(folder, 'model.int8.onnx')
-        onnx.write(subject, exact)
-        layers = onnx.quantize(subject, exact, int8)
+        exact.write_bytes(subject.onnx)
+        layers = quantize_onnx(exact, int8, calibration_inputs(subject), results=False)
         _convert(subject, int8, part)
     return layers
 

@@ -43,8 +43,10 @@ class Subject:
         compare: the comparison with PyTorch; None compares the outputs themselves.
         metadata: what the file tells about itself.
         precision: of the weights in the file, ``fp32`` or ``fp16``.
+        full_integer: whether everything up to the last layers of an 8-bit file is in integers.
         calibration: images from which 8-bit ranges are measured.
         padding: see `fit_image`.
+        onnx: the ONNX file from which the 8-bit one of another format is made.
     """
 
     whole: nn.Module
@@ -56,8 +58,10 @@ class Subject:
     compare: CompareMaps | CompareDetections | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     precision: str = 'fp32'
+    full_integer: bool = False
     calibration: Sequence[Path] = ()
     padding: np.ndarray = field(default_factory=lambda: np.zeros(3, 'float32'))
+    onnx: bytes | None = None
 
 
 def compared_sizes(size: Size, dynamic: bool) -> list[Size]:
@@ -178,14 +182,18 @@ def whole_subject(
     return Subject(network, names, size, compare=compare, metadata=metadata)
 
 
-def calibration_inputs(subject: Subject) -> Iterator[np.ndarray]:
+def calibration_inputs(subject: Subject, title: str = 'measuring ranges') -> Iterator[np.ndarray]:
     """The images from which 8-bit ranges are measured, (1, 3, H, W) as the file takes them.
+
+    Args:
+        subject: its ``calibration`` are the files.
+        title: of the progress bar.
 
     Raises:
         UserError: one cannot be read.
     """
     size = subject.size
-    for file in track(subject.calibration, description='measuring ranges'):
+    for file in track(subject.calibration, description=title):
         image = _read(file, '--quantize')
         image = mmcv.imrescale(image, min(size[0] / image.shape[0], size[1] / image.shape[1]))
         yield fit_image(image, size, subject.padding)[0]

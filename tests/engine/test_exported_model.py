@@ -156,6 +156,7 @@ def test_openvino(retinanet, openvino_made, images, tmp_path):
     assert made.deviation < 1e-5
     assert made.checked[1].detections > 20
     assert made.int8.layers > 50
+    assert made.int8.agreement > 0.6
     files = {file.name: file.stat().st_size for file in out.parent.iterdir()}
     assert set(files) == {'model.xml', 'model.bin', 'model.int8.xml', 'model.int8.bin'}
     assert files['model.int8.bin'] < 0.5 * files['model.bin']
@@ -173,6 +174,22 @@ def test_openvino(retinanet, openvino_made, images, tmp_path):
     assert (made['task'], made['precision'], made['size']) == ('detection', 'int8', [128, 128])
     assert made['resize']['keep_ratio']
     assert (made['score_thr'], made['iou_threshold'], made['max_per_img']) == (0.05, 0.5, 100)
+
+
+def test_an_eight_bit_file_that_disagrees_is_not_written(retinanet, images, tmp_path):
+    """One channel needs the whole range of 8 bits; without rounding, the network is the same."""
+    content, out = torch.load(retinanet[0]), tmp_path / 'made/model.onnx'
+    weights = content['state_dict']
+    weights['bbox_head.cls_convs.1.conv.weight'][0] *= 1e5
+    weights['bbox_head.cls_convs.1.conv.bias'][0] *= 1e5
+    weights['bbox_head.retina_cls.weight'][:, 0] *= 1e-5
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    with pytest.raises(UserError, match=r'agrees with PyTorch only to \d+%, so .*int8\.onnx was n'):
+        export(
+            load_config(RETINANET), str(tmp_path / 'epoch_1.pth'), str(out), (64, 64),
+            images=images[:1], quantize=images[1],
+        )  # fmt: skip
+    assert [file.name for file in out.parent.iterdir()] == ['model.onnx']
 
 
 def test_the_second_file_of_another_is_not_replaced(tmp_path):

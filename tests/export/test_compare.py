@@ -7,7 +7,12 @@ from torch import nn
 pytest.importorskip('mmdet')
 
 from lightvit_mm.errors import UserError
-from lightvit_mm.export.compare import CompareMaps, Limits, compare_detections
+from lightvit_mm.export.compare import (
+    CompareMaps,
+    Limits,
+    compare_detections,
+    shared_detections,
+)
 
 LIMITS = Limits(score=0.05, iou=0.5, places=100)
 
@@ -91,3 +96,40 @@ def test_masks_count():
     assert compare_detections(expected, found, 100, LIMITS) == (0.25, 1)
     found['masks'][:] = np.nan
     assert np.isnan(compare_detections(expected, found, 100, LIMITS)[0])
+
+
+@pytest.mark.parametrize(
+    ('found', 'share'),
+    [
+        ([B, A], 1),
+        ([(0, 0, 10, 14, 0.85, 1), B], 1),
+        ([A], 2 / 3),
+        ([(*A[:5], 0), B], 1 / 2),
+        ([(0, 0, 10, 21, 0.9, 1), B], 1 / 2),
+        ([(*A[:4], 0.79, 1), B], 1 / 2),
+        ([A, B, (0, 0, 9, 9, 0.29, 0)], 1),
+        ([], 0),
+    ],
+    ids=['order', 'similar', 'missing', 'class', 'overlap', 'score', 'unsure', 'none'],
+)
+def test_shared_detections(found, share):
+    assert shared_detections(detections(A, B), detections(*found)) == pytest.approx(share)
+    assert shared_detections(detections(*found), detections(A, B)) == pytest.approx(share)
+
+
+def test_nothing_to_share():
+    unsure = detections((*A[:4], 0.2, 1))
+    assert shared_detections(unsure, unsure) is None
+    assert shared_detections(detections(), detections()) is None
+
+
+def test_agreement_of_maps():
+    image = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype('float32')
+    compare = CompareMaps(nn.Identity())
+    assert compare.agreement(image, {'level0': 2 * image + 1}) == pytest.approx(1)
+    assert compare.agreement(image, {'level0': -image}) == pytest.approx(-1)
+    changed = image.copy()
+    changed[:, :, :2] = 0  # where the first class wins
+    same = (changed.argmax(1) == image.argmax(1)).mean()
+    assert 0.75 < same < 1
+    assert compare.agreement(image, {'logits': changed}) == pytest.approx(same)

@@ -31,6 +31,8 @@ def test_a_wrong_combination_says_what_works():
         format_of('model.onnx', 'fp16')
     with pytest.raises(UserError, match=r'--dynamic is not possible for LiteRT, only for \.onnx'):
         format_of('model.tflite', dynamic=True)
+    with pytest.raises(UserError, match=r'--full-integer is not possible .* only for \.tflite'):
+        format_of('model.xml', int8=True, full_integer=True)
 
 
 def test_a_missing_package_is_named_with_the_line_to_type(monkeypatch):

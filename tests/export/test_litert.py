@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import mmcv
 import numpy as np
@@ -10,11 +11,14 @@ import torch
 from helpers.bare import link_packages, run_bare
 from helpers.detectors import CLASSES, random_detector, save_detector
 from helpers.repository import REPOSITORY
+from torch import nn
 
 from lightvit_mm.backbones.create import create_backbone
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.predicting import predict
+from lightvit_mm.export.compare import shared_detections
 from lightvit_mm.export.exporting import export, export_subject
+from lightvit_mm.export.litert import quantize
 from lightvit_mm.export.subject import Subject
 from lightvit_mm.runtimes.session import open_file
 
@@ -60,6 +64,31 @@ def test_eight_bits(made, images):
     image = mmcv.imread(images[0]).transpose(2, 0, 1)[None].astype('float32')
     scores = [open_file(file).run(image)['scores'] for file in (made.file, made.int8.file)]
     assert np.abs(scores[0][:10] - scores[1][:10]).max() < 0.2
+
+
+def test_full_integer(made, images, tmp_path):
+    subject = Subject(
+        nn.Identity(), made.outputs, (128, 128), metadata=open_file(made.file).metadata,
+        full_integer=True, calibration=[Path(images[1])],
+    )  # fmt: skip
+    file = tmp_path / 'model.tflite'
+    assert quantize(subject, made.file, file) == made.int8.layers
+    image = mmcv.imread(images[0]).transpose(2, 0, 1)[None].astype('float32')
+    exact, found = (open_file(path).run(image) for path in (made.file, file))
+    assert shared_detections(exact, found) > 0.6
+    # What remains are the six last layers, the boxes, and the image before it is quantised.
+    counts = [floats(path) for path in (made.file, made.int8.file, file)]
+    assert counts[2] < 60 < counts[1] < counts[0]
+
+
+def floats(file):
+    """Number of operations that make floating-point numbers."""
+    from ai_edge_litert import schema_py_generated
+
+    model = schema_py_generated.ModelT.InitFromPackedBuf(file.read_bytes(), 0)
+    graph = model.subgraphs[0]
+    kinds = [graph.tensors[operator.outputs[0]].type for operator in graph.operators]
+    return kinds.count(schema_py_generated.TensorType.FLOAT32)
 
 
 def test_a_pyramid_keeps_the_order_of_its_levels(tmp_path):
