@@ -154,8 +154,9 @@ def _random_model(config: Config) -> Any:
 def input_size(config: Config) -> Size:
     """Height and width of the images in a config's test pipeline.
 
-    A classifier has squares. With the aspect ratio kept, they depend on the image: for a segmentor, this is the size of its
-    training crops; for a detector, the largest, in landscape format.
+    Those of a classifier are square. With the aspect ratio kept, they depend on the image: for a
+    segmentor, this is the size of its training crops; for a detector, the largest, in landscape
+    format.
 
     Raises:
         UserError: the pipeline does not resize images.

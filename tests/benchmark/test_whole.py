@@ -1,4 +1,4 @@
-"""Whole detectors, segmentors and classifiers at a tiny size: their parts, their boxes, and their report."""
+"""Whole models at a tiny size: their parts, their boxes, and their report."""
 
 import copy
 import json
