@@ -3,14 +3,15 @@
 The tables of docs/pretrain.md, which has the commands. At the top of the checkout, one thread:
 
     python benchmarks/pretraining.py configs/repvit_m0_6_in1k.py \
-        --train-data DIR --val-data DIR --epochs 2 [--size 160] [--seeds 0 1 2]
-    python benchmarks/pretraining.py configs/retinanet_edgevit_xxs_shapes.py \
-        --data-root data/shapes --steps 2316 [--backbone CHECKPOINT] [--seeds 0 1 2]
+        --train-data DIR --val-data DIR --epochs 2 --results DIR [--size 160] [--seeds 0 1 2]
+    python benchmarks/pretraining.py configs/retinanet_edgevit_xxs_shapes.py --results DIR \
+        --data-root data/shapes --steps 1158 [--backbone CHECKPOINT] [--seeds 0 1 2]
 
 Classifiers of all families are trained with the options of SHORT: the papers' recipes begin with
 epochs at a rate of almost 0 and mix images, which pays off only after many epochs. Detectors are
 trained as compare_heads.py trains them. Every run leaves its result in the folder of the results,
-and one that is there is not repeated; at the end, all of them are printed as a table.
+and one that is there is not repeated. In the end, all of them are printed as a table, which with
+--page replaces the one in that page that is marked by the name of the folder.
 """
 
 import argparse
@@ -117,10 +118,11 @@ def main() -> None:
     add_own_data_arguments(parser)
     parser.add_argument('--epochs', type=int, default=2, help='of a classifier (2)')
     parser.add_argument('--size', type=int, default=160, help='of the images of a classifier (160)')
-    parser.add_argument('--steps', type=int, default=2316, help='of a detector (2316)')
+    parser.add_argument('--steps', type=int, default=1158, help='of a detector (1158)')
     parser.add_argument('--backbone', metavar='CHECKPOINT', help='that a detector starts from')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--results', required=True, metavar='DIR', help='folder of the results')
+    parser.add_argument('--page', type=Path, help='whose table is replaced')
     args = parser.parse_args()
     one = train_classifier if is_classifier(config_of(args)) else train_detector
     name = Path(args.config).stem + ('_pretrained' if args.backbone else '')
@@ -130,7 +132,13 @@ def main() -> None:
             args.seed = seed
             write_whole(file, json.dumps(one(args)))
         print(f'{file}: {file.read_text()}', flush=True)
-    print(table(Path(args.results)))
+    made = table(Path(args.results))
+    print(made)
+    if args.page:
+        mark = f'<!-- benchmarks/pretraining.py {Path(args.results).name} -->\n'
+        before, rest = args.page.read_text().split(mark)
+        after = rest[rest.index('<!-- end -->') :]
+        write_whole(args.page, f'{before}{mark}{made}\n{after}')
 
 
 if __name__ == '__main__':
