@@ -33,30 +33,22 @@ from lightvit_mm.engine.running import train
 from lightvit_mm.files import write_whole
 
 # Weight decay, clipping, drop path and the scale of the pixels stay those of the family.
+TRAIN = 'train_dataloader'
 SHORT: dict[str, Any] = {
-    'model.erasing': 0.0,
-    'model.mixup': None,
-    'model.smoothing': 0.1,
-    'train_dataloader.batch_size': 16,
-    'train_dataloader.batch_sampler': None,
-    'train_dataloader.drop_last': True,
-    'train_dataloader.sampler.type': 'DefaultSampler',
-    'train_dataloader.sampler.shuffle': True,
-    'train_dataloader.dataset.sizes': [],
-    'train_dataloader.dataset.transform.scale': [0.35, 1.0],
-    'train_dataloader.dataset.transform.interpolation': 'bicubic',
-    'train_dataloader.dataset.transform.auto_augment': None,
-    'train_dataloader.dataset.transform.color_jitter': 0.4,
+    'model.erasing': 0.0, 'model.mixup': None, 'model.smoothing': 0.1,
+    f'{TRAIN}.batch_size': 16, f'{TRAIN}.batch_sampler': None, f'{TRAIN}.drop_last': True,
+    f'{TRAIN}.sampler.type': 'DefaultSampler', f'{TRAIN}.sampler.shuffle': True,
+    f'{TRAIN}.dataset.sizes': [], f'{TRAIN}.dataset.transform.scale': [0.35, 1.0],
+    f'{TRAIN}.dataset.transform.interpolation': 'bicubic',
+    f'{TRAIN}.dataset.transform.auto_augment': None,
+    f'{TRAIN}.dataset.transform.color_jitter': 0.4,
     'val_dataloader.dataset.transform.interpolation': 'bicubic',
     'val_dataloader.dataset.transform.crop_pct': 0.875,
     'optim_wrapper.optimizer.lr': 5e-4,
-    'param_scheduler.every': 'step',
-    'param_scheduler.warmup_epochs': 0,
-    'param_scheduler.warmup_steps': 50,
-    'param_scheduler.warmup_lr': 1e-6,
-    'param_scheduler.eta_min': 1e-6,
-    'param_scheduler.delay': 0,
-}
+    'param_scheduler.every': 'step', 'param_scheduler.delay': 0,
+    'param_scheduler.warmup_epochs': 0, 'param_scheduler.warmup_steps': 50,
+    'param_scheduler.warmup_lr': 1e-6, 'param_scheduler.eta_min': 1e-6,
+}  # fmt: skip
 
 
 def train_classifier(args: argparse.Namespace) -> dict[str, float]:
