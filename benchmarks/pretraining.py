@@ -8,9 +8,10 @@ The tables of docs/pretrain.md, which has the commands. At the top of the checko
         --data-root data/shapes --steps 1158 [--backbone CHECKPOINT] [--seeds 0 1 2]
 
 Classifiers of all families are trained with the options of SHORT: the papers' recipes begin with
-epochs at a rate of almost 0 and mix images, which needs many epochs. Detectors are trained as compare_heads.py trains them. Every run leaves its result in the folder of the results,
-and one that is there is not repeated. In the end, all of them are printed as a table, which with
---page replaces the one in that page that is marked by the name of the folder.
+epochs at a rate of almost 0 and mix images, which needs many epochs. Detectors are trained as
+compare_heads.py trains them. Every run leaves its result in the folder of the results, and one that
+is there is not repeated. In the end, all of them are printed as a table, which with --page replaces
+the one in that page that is marked by the name of the folder.
 """
 
 import argparse
