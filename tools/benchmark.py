@@ -43,8 +43,8 @@ def size(text: str) -> tuple[int, int]:
 def main() -> None:
     """Parse the command line, measure, and print the tables and the files written."""
     parser = argparse.ArgumentParser(
-        description='Measure the speed of whole detectors and segmentors (CONFIG) and of backbones '
-        '(BACKBONE). Configs of one size take turns in one table.'
+        description='Measure the speed of whole detectors, segmentors and classifiers (CONFIG) and '
+        'of backbones (BACKBONE). Configs of one size take turns in one table.'
     )
     parser.add_argument(
         'subjects',

@@ -23,7 +23,8 @@ def main() -> None:
     )
     parser.add_argument(
         '--out',
-        help='write predictions to a .pkl file (detector) or label maps to a folder (segmentor)',
+        help='write predictions to a .pkl file (detector, classifier), or label maps to a folder '
+        '(segmentor)',
     )
     parser.add_argument(
         '--show-dir', help='folder for pictures of predictions next to the ground truth'

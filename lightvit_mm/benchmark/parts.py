@@ -24,16 +24,16 @@ Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def modules_of(model: Any) -> dict[str, list[nn.Module]]:
-    """The modules of each of `PARTS`, which together hold the layers of a detector or segmentor.
+    """The modules of each of `PARTS`, which together hold the layers of a whole model.
 
     Of a two-stage detector, the head is the RPN, the extraction of regions and the heads on them.
     """
     neck = getattr(model, 'neck', None)
     roi_head = getattr(model, 'roi_head', None)
-    names = ('rpn_head', 'bbox_head', 'mask_head', 'decode_head')
-    heads = [getattr(model, name, None) for name in names]
-    names = ('bbox_roi_extractor', 'bbox_head', 'mask_roi_extractor', 'mask_head')
-    heads += [getattr(roi_head, name, None) for name in names]
+    own = ('rpn_head', 'bbox_head', 'mask_head', 'decode_head', 'head')
+    heads = [getattr(model, name, None) for name in own]
+    of_regions = ('bbox_roi_extractor', 'bbox_head', 'mask_roi_extractor', 'mask_head')
+    heads += [getattr(roi_head, name, None) for name in of_regions]
     return {
         'backbone': [model.backbone],
         'neck': [] if neck is None else [neck],

@@ -1,4 +1,4 @@
-"""The benchmark of whole detectors and segmentors."""
+"""The benchmark of whole detectors, segmentors and classifiers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from lightvit_mm.benchmark.whole_models import (
     read_image,
     set_candidates,
 )
+from lightvit_mm.data.config import is_classifier
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.subject import whole_subject
 from lightvit_mm.measure.complexity import count_macs, inference_form
@@ -50,7 +51,7 @@ class WholeRow:
         parts: median seconds of each part, measured in calls of their own; empty in other runtimes,
             whose graph is one piece.
         boxes: boxes that go into the last NMS; None in other runtimes and without NMS.
-        found: boxes that come out; None for segmentors.
+        found: boxes that come out; None without boxes.
         macs: multiply-accumulates, see `inference_form`.
     """
 
@@ -178,6 +179,8 @@ def _changed(form: Form, whole: WholeModel, **changes: Any) -> Form:
 def _exported(whole: WholeModel, picture: torch.Tensor, settings: Settings) -> list[Form]:
     if not settings.runtimes:
         return []
+    if is_classifier(whole.config):
+        raise UserError('classifiers are not exported')
     height, width = picture.shape[2:]
     subject = whole_subject(whole.model, whole.preprocessing, (height, width), whole.is_detector)
     module = subject.whole

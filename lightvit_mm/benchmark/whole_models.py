@@ -1,4 +1,4 @@
-"""Whole detectors and segmentors to benchmark, from configs."""
+"""Whole detectors, segmentors and classifiers to benchmark, from configs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from lightvit_mm.benchmark.parts import BoxCount
 from lightvit_mm.benchmark.peers import peer_configs
+from lightvit_mm.data.config import is_classifier
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.trained_model import deploy_form, load_model, usable_device
 from lightvit_mm.errors import UserError
@@ -30,7 +31,7 @@ CANDIDATES = 1000
 
 @dataclass(frozen=True)
 class WholeModel:
-    """A detector or segmentor in deploy form.
+    """A detector, segmentor or classifier in deploy form.
 
     Attributes:
         name: its name in tables.
@@ -59,11 +60,14 @@ class WholeModel:
         return self.config.model.get('data_preprocessor') or {}
 
     def predict(self, image: torch.Tensor) -> Any:
-        """What mmdet or mmseg predict for one image.
+        """What mmdet or mmseg predict for one image; of a classifier, its logits (1, num_classes).
 
         Args:
             image: (1, 3, H, W), normalised.
         """
+        if is_classifier(self.config):
+            with torch.inference_mode():
+                return self.model(image)
         size = tuple(image.shape[2:])
         meta = {
             'img_shape': size, 'ori_shape': size, 'pad_shape': size, 'batch_input_shape': size,
@@ -89,14 +93,14 @@ def load_whole(
         device: torch device.
 
     Raises:
-        UserError: the config is not that of a detector or segmentor, or the checkpoint does not
-            fit.
+        UserError: the config is not that of a detector, segmentor or classifier, or the checkpoint
+            does not fit.
     """
     config = load_config(file)
-    if config.default_scope not in ('mmdet', 'mmseg'):
+    if config.default_scope not in ('mmdet', 'mmseg') and not is_classifier(config):
         raise UserError(
-            f'{file}: whole models are those of mmdet and mmseg, default_scope is '
-            f'{config.default_scope!r}; measure the backbone with --backbone-only'
+            f'{file}: whole models are those of mmdet and mmseg and ImageClassifier, default_scope '
+            f'is {config.default_scope!r}; measure the backbone with --backbone-only'
         )
     model = _random_model(config)
     parameters = count_parameters(model)
@@ -150,12 +154,16 @@ def _random_model(config: Config) -> Any:
 def input_size(config: Config) -> Size:
     """Height and width of the images in a config's test pipeline.
 
-    With the aspect ratio kept, they depend on the image: for a segmentor, this is the size of its
-    training crops; for a detector, the largest, in landscape format.
+    Those of a classifier are square. With the aspect ratio kept, they depend on the image: for a
+    segmentor, this is the size of its training crops; for a detector, the largest, in landscape
+    format.
 
     Raises:
         UserError: the pipeline does not resize images.
     """
+    if is_classifier(config):
+        side = config.test_dataloader.dataset.transform.input_size
+        return side, side
     settings = config.model.get('data_preprocessor') or {}
     pipeline = config.test_dataloader.dataset.pipeline
     scales = [step.scale for step in pipeline if step.type == 'Resize' and 'scale' in step]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.dataset import Compose
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch.utils.data import Dataset
 
 from lightvit_mm.classification.transforms import make_transform
-from lightvit_mm.data.findings import DataError
-from lightvit_mm.data.imagenet_files import DEVKIT, find_images, validation_classes
+from lightvit_mm.data.class_reader import open_images
+from lightvit_mm.data.imagenet_files import find_images
 from lightvit_mm.registry import DATASETS
-from lightvit_mm.timm_import import import_timm
 
 __all__ = ['ClassFolders']
 
@@ -53,7 +49,7 @@ class ClassFolders(Dataset):
     ) -> None:
         self.path = find_images(data_root, data_prefix['img'])
         classes = (metainfo or {}).get('classes')
-        self.reader, names = _open(self.path, list(classes) if classes else None)
+        self.reader, names = open_images(self.path, list(classes) if classes else None)
         self.metainfo = {'classes': tuple(names)}
         options = [{'input_size': size} for size in sizes] or [{}]
         self.transforms = [make_transform(**{**transform, **option}) for option in options]
@@ -89,35 +85,3 @@ class ClassFolders(Dataset):
         sample = BaseDataElement(metainfo={'img_path': data['img_path'], 'ori_shape': size[::-1]})
         sample.gt_label = self.label(number)
         return {'inputs': pixels, 'data_samples': sample}
-
-
-def _open(path: Path, classes: list[str] | None) -> tuple[Any, list[str]]:
-    """timm's reader for the images in ``path``, and the names of the classes."""
-    import_timm()
-    from timm.data.readers.reader_image_folder import ReaderImageFolder
-    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
-
-    numbers: Any = {name: number for number, name in enumerate(classes)} if classes else ''
-    if not path.exists():
-        raise DataError(f'{path} does not exist; expected a folder or an archive of images')
-    is_archive = path.suffix == '.tar' or any(path.glob('*.tar'))
-    try:
-        if not is_archive:
-            reader: Any = ReaderImageFolder(str(path), numbers)
-            found = reader.class_to_idx
-        else:
-            # timm keeps the index of large archives beside them.
-            cache = None if os.access(path.parent, os.W_OK) else False
-            flat = path.name == 'ILSVRC2012_img_val.tar'
-            reader = ReaderImageInTar(str(path), '' if flat else numbers, cache_tarinfo=cache)
-            found = reader.class_name_to_idx
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise DataError(
-            f'{path}: no images are left: {error}. Expected a folder for each class, as in '
-            f'{path}/cat/1.jpg' + (f', of {", ".join(classes[:5])}' if classes else '')
-        ) from error
-    if is_archive and flat:
-        names = validation_classes(path.with_name(DEVKIT))
-        found = numbers or {name: i for i, name in enumerate(sorted(set(names.values())))}
-        reader.targets = np.array([found[names[Path(s[0].name).stem]] for s in reader.samples])
-    return reader, sorted(found, key=found.__getitem__)

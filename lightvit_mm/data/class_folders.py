@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lightvit_mm.data.class_archives import ArchiveChecks
+from lightvit_mm.data.class_reader import is_archive
 from lightvit_mm.data.config import class_heads, only_dataset
 from lightvit_mm.data.findings import (
     ERROR,
@@ -33,6 +34,7 @@ __all__ = ['ClassFolderChecks', 'use_own_class_folders']
 
 # Those of timm's readers.
 SUFFIXES = ('.png', '.jpg', '.jpeg')
+NO_FOLDER = ('', '.')  # the class that timm gives to images at the top of an archive
 
 
 @dataclass
@@ -107,17 +109,14 @@ class ClassFolderChecks:
         def add(severity: str, kind: str, detail: str = '') -> None:
             report.findings.append(Finding(severity, kind, report.source, '', detail))
 
-        if path.suffix == '.tar' or any(path.glob('*.tar')):
-            add(NOTE, 'archive of images that is not checked', 'unpack it to check it')
-            return report, []
-        tree = _walk(path)
         named = [str(name) for name in (dataset.get('metainfo') or {}).get('classes') or ()]
-        found = sorted(tree.images)
-        self.classes[part] = found
-        numbers = Counter({name: len(paths) for name, paths in tree.images.items()})
-        report.counts = {'images': numbers.total(), 'classes': len(found)}
-        if not found:
-            add(ERROR, 'no folder of a class with images', f'expected {path}/CLASS/1.jpg')
+        if is_archive(path):
+            about_classes = partial(self._judge_classes, part, report, named)
+            return report, ArchiveChecks(path, about_classes, partial(self._look_at_image, part))
+        tree = _walk(path)
+        report.findings += self._judge_classes(
+            part, report, named, {name: len(paths) for name, paths in tree.images.items()}
+        )
         for image in tree.loose:
             report.findings.append(Finding(ERROR, 'image outside the folders of classes', image))
         for folder in tree.empty:
@@ -130,7 +129,31 @@ class ClassFolderChecks:
             add(WARNING, 'images in a format that is not read', some_of(unread, 3))
         if others := sorted(set(tree.others) - set(unread)):
             add(NOTE, 'files that are no images', some_of(others, 3))
-        self._compare(part, found, named, add)
+        return report, _ImageChecks(partial(self._look_at_image, part), tree)
+
+    def _judge_classes(
+        self, part: str, report: Report, named: list[str], numbers: Mapping[str, int]
+    ) -> list[Finding]:
+        """Compare classes with those of the config, or of the training data, and with the head.
+
+        Args:
+            part: of the config.
+            report: of the data set; gets the counts.
+            named: the classes of the config, if it names them.
+            numbers: of the images of each class.
+        """
+        findings: list[Finding] = []
+
+        def add(severity: str, kind: str, detail: str = '') -> None:
+            findings.append(Finding(severity, kind, report.source, '', detail))
+
+        found = sorted(set(numbers) - set(NO_FOLDER))
+        self.classes[part] = found
+        report.counts = {'images': sum(numbers.values()), 'classes': len(found)}
+        if not found:
+            add(ERROR, 'no folder of a class with images', f'expected {report.source}/CLASS/1.jpg')
+        if loose := sum(numbers.get(name, 0) for name in NO_FOLDER):
+            add(ERROR, 'image outside the folders of classes', f'{loose} in the archive')
         for name, head in class_heads(self.config['model']):
             number = len(named or found)
             if head['num_classes'] != number and found:
@@ -140,10 +163,6 @@ class ClassFolderChecks:
                     f'{name}.num_classes is {head["num_classes"]}, there are {number} classes; '
                     '--train-data DIR --val-data DIR sets it',
                 )
-        return report, _ImageChecks(partial(self._look_at_image, part), tree)
-
-    def _compare(self, part: str, found: list[str], named: list[str], add: Any) -> None:
-        """Compare the folders with the config's classes, or with those of the training data."""
         expected, source = named, 'the config'
         if not named and part != 'train':
             expected, source = self.classes.get('train', []), 'the training data'
@@ -153,22 +172,26 @@ class ClassFolderChecks:
             # Without names in the config, classes are numbered by the folders of each part.
             kind = f'class of {source} without images'
             add(WARNING if named else ERROR, kind, some_of(missing))
+        return findings
 
-    def _look_at_image(self, part: str, name: str, path: str) -> Iterator[Finding]:
+    def _look_at_image(
+        self, part: str, name: str, path: str, shown: str | None = None
+    ) -> Iterator[Finding]:
         seen = look_at_image(path, _load)
+        shown = shown or path
         for severity, kind, detail in seen.judgements:
-            yield Finding(severity, kind, path, '', detail)
+            yield Finding(severity, kind, shown, '', detail)
         if seen.size is None:
             return
         digest = hashlib.sha1(Path(path).read_bytes()).hexdigest()
-        other_part, other_name, other = self.contents.setdefault(digest, (part, name, path))
+        other_part, other_name, other = self.contents.setdefault(digest, (part, name, shown))
         if other_name != name:
-            yield Finding(WARNING, 'same image in two classes', path, '', f'also {other}')
-        elif other != path:
+            yield Finding(WARNING, 'same image in two classes', shown, '', f'also {other}')
+        elif other != shown:
             kind = 'same image twice'
             if other_part != part:
                 kind = f'image of {other_part} in {part} too'
-            yield Finding(WARNING, kind, path, '', f'also {other}')
+            yield Finding(WARNING, kind, shown, '', f'also {other}')
 
 
 def _load(data: dict) -> dict:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
@@ -142,10 +143,10 @@ def test(
     Args:
         config: config from `load_config`.
         checkpoint: weights, or a whole model exported by tools/export.py.
-        out: output for predictions: a .pkl file for detectors, a folder for the label maps of
-            segmentors.
+        out: output for predictions: a .pkl file for detectors and classifiers, a folder for the
+            label maps of segmentors.
         show_dir: output folder for pictures.
-        tta: average over flips (and scales, for segmentors). Classifiers have none of these three.
+        tta: average over flips (and scales, for segmentors). Classifiers have neither of these two.
 
     Returns:
         The metrics.
@@ -156,22 +157,25 @@ def test(
             be written.
     """
     if is_classifier(config):
-        for option, value in {'--out': out, '--show-dir': show_dir, '--tta': tta}.items():
+        for option, value in {'--show-dir': show_dir, '--tta': tta}.items():
             if value:
                 raise UserError(
-                    f'{option} is for detectors and segmentors; tools/predict.py writes the '
+                    f'{option} is for detectors and segmentors; tools/predict.py draws the '
                     'classes of images, and tools/report.py shows the best and the worst'
                 )
         if is_exported(checkpoint):
             raise UserError(f'{checkpoint}: exported files of classifiers are not evaluated')
         use_published_input(config, checkpoint)
     is_detector = config.default_scope == 'mmdet'
-    if out and is_detector and Path(out).suffix not in ('.pkl', '.pickle'):
-        raise UserError(f'--out {out}: predictions of a detector go into a .pkl file')
+    pickled = is_detector or is_classifier(config)
+    if out and pickled and Path(out).suffix not in ('.pkl', '.pickle'):
+        kind = 'detector' if is_detector else 'classifier'
+        raise UserError(f'--out {out}: predictions of a {kind} go into a .pkl file')
     inputs = [*data_paths(config), checkpoint]
-    if out and is_detector:
-        check_output_file(out, '--out', b'pred_instances', inputs)
-    folders = {'--out': None if is_detector else out, '--show-dir': show_dir}
+    if out and pickled:
+        mark = b'pred_instances' if is_detector else b'pred_scores'
+        check_output_file(out, '--out', mark, inputs)
+    folders = {'--out': None if pickled else out, '--show-dir': show_dir}
     for option, folder in folders.items():
         if folder:
             check_output_folder(folder, option, [SIGN], inputs)
@@ -198,7 +202,7 @@ def test(
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
         config.model = {**config.tta_model, 'module': config.model}
     with ExitStack() as stack:
-        if out and not is_detector:
+        if out and not pickled:
             labels = stack.enter_context(_finished_labels(out))
             config.test_evaluator.update(output_dir=labels, keep_results=True)
         runner = _runner(config, EvaluatingRunner)
@@ -209,6 +213,8 @@ def test(
             from mmdet.evaluation import DumpDetResults
 
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        elif out and pickled:
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
         for folder in filter(None, folders.values()):
             Path(folder).mkdir(parents=True, exist_ok=True)
             Path(folder, SIGN).touch()

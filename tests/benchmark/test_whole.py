@@ -1,4 +1,4 @@
-"""Whole detectors and segmentors at a tiny size: their parts, their boxes, and their report."""
+"""Whole models at a tiny size: their parts, their boxes, and their report."""
 
 import copy
 import json
@@ -66,6 +66,7 @@ def built(file):
         ('semantic_fpn_repvit_m0_6_ade20k', (512, 512)),
         ('deeplabv3_mobilevit_xxs_voc12aug', (512, 512)),
         ('retinanet_repvit_m0_6_shapes', (128, 128)),
+        ('mobilevit_xxs_in1k', (256, 256)),
     ],
 )
 def test_the_size_is_that_of_the_test_pipeline(config, size):
@@ -205,6 +206,22 @@ def test_detectors_in_turn(detector, mask_rcnn, tmp_path):
     assert written['shape'] == [1, 3, 64, 96]
     assert written['rows'][0]['parts'] == first.parts
     assert written['rows'][0]['model'] == 'retinanet_repvit_m0_6_shapes'
+
+
+def test_a_classifier():
+    file = str(CONFIGS / 'efficientvit_m0_in1k.py')
+    whole = load_whole(file)
+    names = {part: [type(m).__name__ for m in ms] for part, ms in modules_of(whole.model).items()}
+    assert names == {'backbone': ['EfficientViT'], 'neck': [], 'head': ['ClassifierHead']}
+    assert whole.predict(torch.randn(1, 3, 64, 64)).shape == (1, 1000)
+    settings = Settings(dtypes=('fp32', 'bf16'), runtimes=('onnxruntime',), **QUICK)
+    result = benchmark_whole([whole], (64, 64), settings)
+    assert result.notes == ['efficientvit_m0_in1k: classifiers are not exported']
+    for row in result.rows:
+        assert row.found is None
+        assert row.parts['backbone'] > row.parts['head'] > 0
+        assert row.parameters == count_parameters(built(file))
+        assert row.macs == count_macs(whole.model, 64, 64)
 
 
 def test_trained_weights_keep_their_threshold(tmp_path):

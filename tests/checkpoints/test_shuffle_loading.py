@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from helpers import golden_files
+from helpers import golden_files, official_vit
 from helpers.variants import largest_deviation
 from torch import nn
 from torch.nn import functional as F
@@ -196,23 +196,6 @@ def test_fork_of_the_author_with_shuffled_swin(mm_log):
         ShuffleSwin(arch='extra_tiny').load_state_dict(weights)
 
 
-def vit_file(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A released file of the network that ``model`` is."""
-    places = [(i, j) for i, depth in enumerate(model.arch['depths']) for j in range(depth)]
-    weights = {'norm.weight': torch.ones(3), 'norm.bias': torch.ones(3), 'head.bias': torch.ones(9)}
-    for name, value in without(model.state_dict(), 'levels.').items():
-        for number, (i, j) in enumerate(places):
-            name = name.replace(f'stages.{i}.blocks.{j}.', f'blocks.{number}.')
-        name = name.replace('.block.', '.').replace('stem.proj.', 'patch_embed.proj.')
-        name = re.sub(r'stem\.(cls_token|pos_embed)', r'\1', name)
-        name = re.sub(r'stem\.(attention\d)\.mlp\.fc1', r'stem.\1.mlp.0', name)
-        name = re.sub(r'stem\.(attention\d)\.mlp\.fc2', r'stem.\1.mlp.2', name)
-        weights[name.replace('random_features', 'w').replace('stem.', 'tokens_to_token.')] = value
-    if isinstance(model, ShuffleT2TViT):
-        weights['pos_embed'] = torch.zeros(1, 197, 3)  # a fixed table: made anew
-    return weights
-
-
 @pytest.mark.parametrize('deploy', [False, True])
 @pytest.mark.parametrize('shuffle', [False, True])
 @pytest.mark.parametrize('family', [ShuffleDeiT, ShuffleT2TViT])
@@ -220,7 +203,8 @@ def test_flat_networks(family, shuffle, deploy, mm_log):
     reference = randomised(family(**DEIT, shuffle=shuffle, rescale='none'))
     model = family(**DEIT, shuffle=shuffle, rescale='none', deploy=deploy).eval()
     levels = {n: v.clone() for n, v in model.state_dict().items() if n.startswith('levels.')}
-    model.load_state_dict({'model': {f'module.{k}': v for k, v in vit_file(reference).items()}})
+    file = official_vit.weights(reference)
+    model.load_state_dict({'model': {f'module.{name}': value for name, value in file.items()}})
     layout = "author's fork" if shuffle else 'official'
     assert f'tensors from the {layout} layout' in reported(mm_log)
     assert 'in no published file, so left as initialised: levels (11)' in reported(mm_log)
@@ -234,7 +218,7 @@ def test_flat_networks(family, shuffle, deploy, mm_log):
 def test_lower_stages_of_a_flat_network():
     reference = randomised(ShuffleDeiT(**DEIT, shuffle=False))
     model = ShuffleDeiT(**DEIT, shuffle=False, out_indices=(0, 1)).eval()
-    model.load_state_dict(vit_file(reference))
+    model.load_state_dict(official_vit.weights(reference))
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert largest_deviation(model.stage_maps(x), reference.stage_maps(x)[:2]) == 0
@@ -243,7 +227,7 @@ def test_lower_stages_of_a_flat_network():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 def test_positions_of_another_image_size_are_interpolated(dtype):
     reference = randomised(ShuffleDeiT(**DEIT, shuffle=False))
-    file = vit_file(reference)
+    file = official_vit.weights(reference)
     file['pos_embed'] = torch.randn(1, 1 + 24 * 24, 24, dtype=dtype)  # 384 x 384
     model = ShuffleDeiT(**DEIT, shuffle=False)
     model.load_state_dict(file)
@@ -252,7 +236,7 @@ def test_positions_of_another_image_size_are_interpolated(dtype):
 
 
 def test_distilled_deit_is_refused():
-    file = vit_file(randomised(ShuffleDeiT(**DEIT, shuffle=False)))
+    file = official_vit.weights(randomised(ShuffleDeiT(**DEIT, shuffle=False)))
     file['dist_token'] = torch.ones(1, 1, 24)
     file['pos_embed'] = torch.ones(1, 198, 24)
     with pytest.raises(

@@ -4,12 +4,13 @@ import re
 
 import pytest
 import torch
-from helpers import golden_files, timm_reference
+from helpers import golden_files, official_repvit, official_vit, timm_reference
 from helpers.variants import largest_deviation
 from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from safetensors.torch import save_file
 
+from lightvit_mm.backbones import RepViT
 from lightvit_mm.classification import ImageClassifier
 
 LAST = {'out_indices': (3,)}
@@ -27,6 +28,7 @@ KINDS = {
         {'class_token': True, 'shuffle': False},
         {'norm': {'type': 'LN', 'eps': 1e-6}},
     ),
+    'ShuffleT2TViT': ({'class_token': True}, {'norm': {'type': 'LN', 'eps': 1e-5}}),
 }
 
 
@@ -34,7 +36,9 @@ KINDS = {
 LAST_BIAS = r'^(head|classifier)\b.*(?<!bn)\.bias$'
 
 
-def classifier(family: str, arch: str, distilled: bool = False, **options) -> ImageClassifier:
+def classifier(
+    family: str, arch: str | dict, distilled: bool = False, **options
+) -> ImageClassifier:
     backbone, head = KINDS[family]
     head = {**head, 'distilled': distilled}
     config = {
@@ -103,6 +107,33 @@ def test_same_logits_as_timm(family, arch, name, size, tmp_path):
         assert largest_deviation([logits(ours, x)], [expected]) < 1e-4
 
 
+@pytest.mark.parametrize('deploy', [False, True])
+def test_same_logits_as_the_authors_repvit_and_its_fused_file(deploy):
+    weights = official_repvit.weights(**RepViT.arch_settings['m0_6'])
+    x = torch.randn(1, 3, 64, 64)
+    expected = official_repvit.logits(weights, x)
+    model = classifier('RepViT', 'm0_6', deploy=deploy)
+    model.load_state_dict(official_repvit.fused(weights) if deploy else weights)
+    assert largest_deviation([logits(model, x)], [expected]) < 1e-4
+
+
+def test_same_logits_from_the_layout_of_t2t_vit():
+    # timm has no T2T-ViT.
+    arch = {'attend_dims': 24, 'depths': (1, 2, 1, 1), 'num_heads': 2}
+    reference = classifier('ShuffleT2TViT', arch, shuffle=False)
+    timm_reference.randomise(reference)
+    head = {'norm': reference.head.norm, 'head': reference.head.fc}
+    weights = official_vit.weights(reference.backbone)
+    weights |= {f'{n}.{k}': v for n, layer in head.items() for k, v in layer.state_dict().items()}
+    model = classifier('ShuffleT2TViT', arch, shuffle=False)
+    model.load_state_dict(weights)
+    x = torch.randn(1, 3, 64, 64)
+    token = reference.backbone(x)[-1]
+    assert token.shape == (1, 24, 1, 1)
+    expected = reference.head.fc(reference.head.norm(token.flatten(1)))
+    assert largest_deviation([logits(model, x)], [expected]) < 1e-4
+
+
 @pytest.mark.parametrize(
     ('family', 'name'),
     [
@@ -135,9 +166,8 @@ def test_every_published_layout_has_a_head(family, name, tmp_path):
         assert torch.equal(model.head.fc.bias, bias)
 
 
-@pytest.mark.parametrize('family', [*KINDS, 'ShuffleT2TViT'])
+@pytest.mark.parametrize('family', KINDS)
 def test_its_backbone_starts_a_detector(family, tmp_path):
-    KINDS.setdefault('ShuffleT2TViT', ({'class_token': True}, {'norm': {'type': 'LN'}}))
     arch = next(iter(MODELS.get(family).arch_settings))
     model = classifier(family, arch)
     timm_reference.randomise(model)

@@ -179,6 +179,40 @@ def test_what_is_wrong_in_folders_is_found(copied, tmp_path):
         check_before_run(config, ('train', 'val'))
 
 
+def test_archives_are_checked_like_folders(copied, tmp_path):
+    config = tiny_classifier(copied, tmp_path)
+    for part in ('train', 'val', 'test'):
+        dataset = config[f'{part}_dataloader'].dataset
+        del dataset['metainfo']
+        dataset.data_root = str(tmp_path / 'tar')
+    for part in ('train', 'val'):
+        pack(tmp_path / f'tar/{part}.tar', copied / part)
+    assert kinds(config) == set()
+    shutil.copy(copied / 'train/red/0.png', copied / 'train/green/9.png')
+    shutil.copy(copied / 'train/red/1.png', copied / 'val/red/9.png')
+    shutil.copy(copied / 'train/red/1.png', copied / 'val/loose.png')
+    (copied / 'train/blue/0.png').write_bytes(b'')
+    shutil.rmtree(copied / 'val/blue')
+    for part in ('train', 'val'):
+        pack(tmp_path / f'tar/{part}.tar', copied / part)
+    assert kinds(config) == {
+        ('train', 'error', 'image file empty'),
+        ('train', 'warning', 'same image in two classes'),
+        ('val', 'error', 'image outside the folders of classes'),
+        ('val', 'error', 'class of the training data without images'),
+        ('val', 'error', 'head for another number of classes'),
+        ('val', 'warning', 'image of train in val too'),
+        ('val', 'warning', 'same image in two classes'),
+    }
+    report, _ = check_everything(config)
+    assert report.counts == {'images': 7, 'classes': 3}
+    assert any(f.file.endswith('train.tar: blue/0.png') for f in report.findings)
+    archive = tmp_path / 'tar/train.tar'
+    archive.write_bytes(archive.read_bytes()[:700])
+    with pytest.raises(DataError, match='damaged or cut short'):
+        check_everything(config)
+
+
 def test_folders_are_compared_where_the_config_names_no_classes(copied, tmp_path):
     config = tiny_classifier(copied, tmp_path)
     for part in ('train', 'val', 'test'):

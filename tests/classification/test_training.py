@@ -1,6 +1,7 @@
 """The tools with a classifier: train, resume, test, predict, report; a detector from it."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -53,16 +54,21 @@ def test_a_resumed_training_is_the_same_to_the_bit(data, trained, tmp_path):
 
 
 def test_it_learns(data, trained, tmp_path):
-    metrics = evaluate(tiny_classifier(data, tmp_path), str(trained / 'epoch_3.pth'))
+    checkpoint, out = str(trained / 'epoch_3.pth'), tmp_path / 'predictions.pkl'
+    metrics = evaluate(tiny_classifier(data, tmp_path), checkpoint, out=str(out))
     assert set(metrics) == {'top1'}  # of three classes, five are all
+    found = pickle.loads(out.read_bytes())
+    assert len({image['img_path'] for image in found}) == 12
+    right = [image['pred_scores'].argmax() == image['gt_label'] for image in found]
+    assert 100 * sum(right) / 12 == pytest.approx(metrics['top1'])
+    with pytest.raises(UserError, match=r'of a classifier go into a \.pkl file'):
+        evaluate(tiny_classifier(data, tmp_path), checkpoint, out=str(tmp_path / 'out'))
     logged = [json.loads(line) for file in trained.glob('*/vis_data/scalars.json')
               for line in file.read_text().splitlines()]  # fmt: skip
     assert [entry['top1'] for entry in logged if 'top1' in entry][-1] == metrics['top1']
 
 
-@pytest.mark.parametrize(
-    'options', [{'out': 'x.pkl'}, {'show_dir': 'x'}, {'tta': True}], ids=lambda o: next(iter(o))
-)
+@pytest.mark.parametrize('options', [{'show_dir': 'x'}, {'tta': True}], ids=lambda o: next(iter(o)))
 def test_options_that_classifiers_do_not_have(data, tmp_path, options):
     with pytest.raises(UserError, match='is for detectors and segmentors'):
         evaluate(tiny_classifier(data, tmp_path), 'weights.pth', **options)

@@ -107,6 +107,18 @@ def outputs(given: Weights, x: torch.Tensor) -> list[torch.Tensor]:
     return maps
 
 
+def logits(given: Weights, x: torch.Tensor) -> torch.Tensor:
+    """What the whole network computes in evaluation, the mean of both heads."""
+    pooled = outputs(given, x)[-1].mean((2, 3))
+    w = {key: value.double() for key, value in given.items()}
+    found = []
+    for head in ('classifier', 'classifier_dist'):
+        weight, bias, mean, variance = (w[f'classifier.{head}.bn.{part}'] for part in VECTORS)
+        normed = F.batch_norm(pooled, mean, variance, weight, bias, eps=1e-5)
+        found.append(F.linear(normed, *(w[f'classifier.{head}.l.{part}'] for part in VECTORS[:2])))
+    return sum(found) / 2
+
+
 def fused(given: Weights) -> Weights:
     """What the authors' code saves of a folded network: one weight and bias a convolution."""
     w = {key: value.double() for key, value in given.items()}
@@ -132,6 +144,9 @@ def fused(given: Weights) -> Weights:
             result[f'{unit}.bias'] = (bias + w[f'{unit}.conv1.bias']) * scale + shift
         elif name != key and not name.endswith('token_mixer.0.conv'):
             result[f'{name}.weight'], result[f'{name}.bias'] = conv_norm(name)
-    result['classifier.weight'] = w['classifier.classifier.l.weight']
-    result['classifier.bias'] = w['classifier.classifier.l.bias']
+    for head in ('classifier', 'classifier_dist'):
+        scale, shift = affine(f'classifier.{head}.bn')
+        weight, bias = w[f'classifier.{head}.l.weight'], w[f'classifier.{head}.l.bias']
+        for key, value in (('weight', weight * scale), ('bias', bias + weight @ shift)):
+            result[f'classifier.{key}'] = result.get(f'classifier.{key}', 0) + value / 2
     return {key: value.float() for key, value in result.items()}
