@@ -12,6 +12,7 @@ import json
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ HEADS = {
     'mask_rcnn': 'Mask R-CNN',
     'semantic_fpn': 'Semantic FPN',
     'segformer': 'SegFormer',
+    'lraspp': 'LRASPP',
     'upernet': 'UPerNet',
     'deeplabv3': 'DeepLabv3',
 }
@@ -64,10 +66,12 @@ def rows() -> dict[str, tuple[str, str]]:
     return found
 
 
-def export_all(name: str, photo: str, kept: dict[str, str]) -> dict[str, str]:
-    """Export the model of a config to every format; the largest deviations, or why not.
+def export_all(
+    name: str, photo: str, kept: dict[str, str], suffixes: Sequence[str]
+) -> dict[str, str]:
+    """Export the model of a config to these formats; the largest deviations, or why not.
 
-    Formats whose packages are not installed here keep what another environment found.
+    Others, and formats whose packages are not installed here keep what another environment found.
     """
     image = read_image(photo, SIZE)
     whole = load_whole(str(ROOT / f'configs/{name}.py'))
@@ -75,6 +79,8 @@ def export_all(name: str, photo: str, kept: dict[str, str]) -> dict[str, str]:
         set_candidates(whole, normalised(whole, image))
     cells = dict(kept)
     for form in FORMATS:
+        if form.suffix not in suffixes:
+            continue
         if any(importlib.util.find_spec(package) is None for package in form.packages):
             continue
         begin = time.process_time()
@@ -120,6 +126,10 @@ def main() -> None:
     )
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='names of rows (all)')
     parser.add_argument('--image', required=True, metavar='PHOTO')
+    choices = [form.suffix for form in FORMATS]
+    parser.add_argument(
+        '--formats', nargs='+', choices=choices, default=choices, metavar='SUFFIX', help='(all)'
+    )
     parser.add_argument('--json', default='formats.json', help='keeps the rows (formats.json)')
     args = parser.parse_args()
     kept = Path(args.json)
@@ -128,7 +138,7 @@ def main() -> None:
     for number, name in enumerate(names, 1):
         print(f'[{number}/{len(names)}] {name}', flush=True)
         torch.manual_seed(0)
-        results[name] = export_all(name, args.image, results.get(name, {}))
+        results[name] = export_all(name, args.image, results.get(name, {}), args.formats)
         write_whole(kept, json.dumps(results, indent=1))
     first, last = MARKS
     before, rest = PAGE.read_text().split(first)
