@@ -67,7 +67,8 @@ def rows() -> dict[str, tuple[str, str]]:
 def export_all(name: str, photo: str, kept: dict[str, str]) -> dict[str, str]:
     """Export the model of a config to every format; the largest deviations, or why not.
 
-    Formats whose packages are not installed here keep what another environment found.
+    Formats whose packages are not installed here keep what another environment found. Core ML is
+    left out, since its packages run on Apple devices only.
     """
     image = read_image(photo, SIZE)
     whole = load_whole(str(ROOT / f'configs/{name}.py'))
@@ -75,7 +76,9 @@ def export_all(name: str, photo: str, kept: dict[str, str]) -> dict[str, str]:
         set_candidates(whole, normalised(whole, image))
     cells = dict(kept)
     for form in FORMATS:
-        if any(importlib.util.find_spec(package) is None for package in form.packages):
+        if not form.runs or any(
+            importlib.util.find_spec(package) is None for package in form.packages
+        ):
             continue
         begin = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
