@@ -52,6 +52,7 @@ setup(
         'executorch': ['executorch>=1.5'],
         'ncnn': ['ncnn>=1.0.20260101', 'pnnx>=20260101'],
         'litert': ['ai-edge-litert>=2.0'],
+        'coreml': ['coremltools>=9.0'],
         'tensorboard': ['tensorboard'],
         'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'mypy'],
     },

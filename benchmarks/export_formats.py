@@ -126,7 +126,7 @@ def main() -> None:
     )
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='names of rows (all)')
     parser.add_argument('--image', required=True, metavar='PHOTO')
-    choices = [form.suffix for form in FORMATS]
+    choices = [form.suffix for form in FORMATS if form.runs]  # Core ML needs an Apple device
     parser.add_argument(
         '--formats', nargs='+', choices=choices, default=choices, metavar='SUFFIX', help='(all)'
     )

@@ -7,7 +7,8 @@
 #   --stack onedl       the maintained forks of mmcv, mmengine, mmdet and mmseg instead of the
 #                       releases of OpenMMLab, in .venv-onedl/
 #   --with litert       also the converter to LiteRT, in .venv-litert/, which sees the packages of the
-#                       environment; --with executorch: ExecuTorch, in .venv-executorch/
+#                       environment; --with executorch: ExecuTorch, in .venv-executorch/;
+#                       --with coreml: the converter to Core ML, in .venv-coreml/
 #   PYTHON=python3.12   creates the environment with that Python (3.10, 3.11 or 3.12), whichever
 #                       is active
 #   FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="8.6;9.0"
@@ -387,10 +388,10 @@ if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   WITH=''
   case ${REST[*]-} in
     '') ;;
-    '--with litert' | '--with executorch') WITH=${REST[1]} ;;
+    '--with litert' | '--with executorch' | '--with coreml') WITH=${REST[1]} ;;
     *)
       echo "setup: unknown option ${REST[0]}; there are --stack openmmlab|onedl and, after it," \
-        '--with litert|executorch' >&2
+        '--with litert|executorch|coreml' >&2
       exit 2
       ;;
   esac

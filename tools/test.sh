@@ -2,8 +2,8 @@
 # Sets up the environment and runs every check:
 #   bash tools/test.sh [--stack openmmlab|onedl] [options of pytest]
 #
-#   --runtimes   instead, sets up LiteRT's converter and ExecuTorch in environments of their own and
-#                runs their tests there
+#   --runtimes   instead, sets up ExecuTorch and the converters to LiteRT and Core ML in environments
+#                of their own and runs their tests there
 set -euo pipefail
 
 # shellcheck source=tools/setup.sh
@@ -13,7 +13,7 @@ set_up
 
 if [ "${REST[0]-}" = --runtimes ]; then
   failed=''
-  for name in litert executorch; do
+  for name in litert executorch coreml; do
     set_up_converter "$name"
     printf '\n== pytest: %s\n' "$name"
     "$ROOT/.venv-$name/bin/python" -m pytest -m runtimes "tests/export/test_$name.py" "${REST[@]:1}" ||

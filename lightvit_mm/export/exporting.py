@@ -152,7 +152,7 @@ def export_subject(subject: Subject, out: str | Path) -> Exported:
     inputs = [rng.integers(0, 256, (1, 3, *size)).astype('float32') for size in sizes]
     with whole_files(out) as part:
         form.writer.write(subject, part)
-        session = open_file(part)
+        session = open_file(part) if form.runs else form.writer.ConvertedGraph(subject)
         checked = [compare(x, _run(session, x)) for x in (*inputs, *subject.pictures)]
         exported = Exported(out, session.outputs, checked, compare.unit)
         if not exported.deviation <= TOLERANCE:
@@ -166,14 +166,16 @@ def export_subject(subject: Subject, out: str | Path) -> Exported:
                 f'the detector finds nothing in any image, so nothing was compared; {out} '
                 'was not written. Give --image and files that show objects of its classes'
             )
-        if subject.precision != 'fp32':
+        if subject.precision != 'fp32' and form.runs:
             form.writer.compress(part)
             _run(open_file(part), inputs[0])
     return exported
 
 
 def _check_output(file: Path, form: Format, inputs: Sequence[str]) -> None:
-    check_output_file(file, 'OUT', form.mark, inputs)
+    if form.inside and file.is_dir() and not (file / form.inside).exists():
+        raise UserError(f'OUT {file} is a folder that this tool did not write: give another name')
+    check_output_file(file / form.inside, 'OUT', form.mark, inputs)
     for suffix in form.beside:
         other = file.with_suffix(suffix)
         # Nothing in it shows who wrote it, but it belongs to a file that this tool wrote.

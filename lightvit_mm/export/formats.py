@@ -27,6 +27,7 @@ class Format:
         packages: modules that writing needs.
         mark: regular expression that matches the first bytes of such files.
         beside: suffixes of the files that belong to it.
+        inside: if it is a folder, the file in it that has the mark.
         precisions: choices of ``--precision``.
         dynamic: whether ``--dynamic`` is possible.
         int8: whether ``--quantize`` is possible.
@@ -34,6 +35,8 @@ class Format:
         nms: whether NMS and RoIAlign can be in the graph; if not, a detector's graph ends before
             them, see `lightvit_mm.export.raw`.
         converter: module that ``.venv-EXTRA`` may have instead of this environment.
+        runs: whether such files run here; if not, ``module.ConvertedGraph(subject)`` is compared
+            with PyTorch instead.
     """
 
     suffix: str
@@ -43,12 +46,14 @@ class Format:
     packages: tuple[str, ...]
     mark: bytes
     beside: tuple[str, ...] = ()
+    inside: str = ''
     precisions: tuple[str, ...] = ('fp32',)
     dynamic: bool = False
     int8: bool = False
     full_integer: bool = False
     nms: bool = True
     converter: str | None = None
+    runs: bool = True
 
     @property
     def writer(self) -> Any:
@@ -111,6 +116,19 @@ FORMATS = (
         rb'\A7767517\n',
         beside=('.bin', '.json'),
         nms=False,
+    ),
+    Format(
+        '.mlpackage',
+        'Core ML',
+        'coreml',
+        'coreml',
+        (),
+        rb'lightvit_mm',
+        inside='Data/com.apple.CoreML/model.mlmodel',
+        precisions=('fp32', 'fp16'),
+        nms=False,
+        converter='coremltools',
+        runs=False,
     ),
 )
 

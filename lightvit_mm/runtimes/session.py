@@ -60,8 +60,17 @@ class Session(Protocol):
 
 
 def suffix_of(file: str | Path) -> str | None:
-    """The key of `RUNTIMES` with which the name of a file ends, None if there is none."""
+    """The key of `RUNTIMES` with which the name of a file ends, None if there is none.
+
+    Raises:
+        UserError: it is a Core ML package.
+    """
     name = Path(file).name.lower()
+    if name.endswith('.mlpackage'):
+        raise UserError(
+            f'{file}: Core ML packages run on Apple devices only; give the checkpoint, or a file '
+            f'that ends in {", ".join(RUNTIMES)}'
+        )
     return next((suffix for suffix in RUNTIMES if name.endswith(suffix)), None)
 
 

@@ -27,3 +27,5 @@ def test_other_files_are_refused():
     assert suffix_of('model.pth') is None
     with pytest.raises(UserError, match=r'model\.pth is no exported file; those end in \.onnx'):
         open_file('model.pth')
+    with pytest.raises(UserError, match=r'model\.mlpackage: .* Apple devices only; give .*\.onnx'):
+        suffix_of('model.mlpackage')
