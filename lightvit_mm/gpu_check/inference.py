@@ -93,7 +93,7 @@ def measure_launches(name: str, context: Context) -> Iterator[Finding]:
             cells['launches'] = kernels(forms[timing.name], device).launches
             cells['compiling s'] = compiling if timing.name == 'compiled' else None
             yield Row(f'One image of {side}x{side} through a backbone', cells)
-            if timing.name != 'eager':
+            if timing.name not in ('eager', NO_GRAPH):
                 yield Bar(f'{name}, one image, {timing.name} over eager', timing.ratio, SPEED_UP)
 
 

@@ -51,11 +51,11 @@ class Part:
 ROOM = 'lightvit_mm.gpu_check'
 # The most important first.
 PARTS = {
-    'correct': Part('Outputs and gradients', f'{ROOM}.correct:run', 130, ('operators', *FAMILIES)),
-    'training': Part('A real training', f'{ROOM}.training:run', 180, ('shapes', 'nuclei')),
-    'steps': Part('Training steps of detectors', f'{ROOM}.steps:run', 110),
-    'backbones': Part('Backbones beside others', f'{ROOM}.backbones:run', 110),
-    'inference': Part('Inference of detectors', f'{ROOM}.inference:run', 60),
+    'correct': Part('Outputs and gradients', f'{ROOM}.correct:run', 120, ('operators', *FAMILIES)),
+    'training': Part('A real training', f'{ROOM}.training:run', 230, ('shapes', 'nuclei')),
+    'steps': Part('Training steps of detectors', f'{ROOM}.steps:run', 90),
+    'backbones': Part('Backbones beside others', f'{ROOM}.backbones:run', 100),
+    'inference': Part('Inference of detectors', f'{ROOM}.inference:run', 50),
     'classify': Part('Classification of small images', f'{ROOM}.classify:run', 10),
 }
 
@@ -185,8 +185,8 @@ def _run_part(
                     else:
                         add(message)
                 if worker.finished or ended:
-                    worker.process.join(5.0)
                     if not worker.finished:
+                        worker.process.join(5.0)
                         status = worker.process.exitcode
                         name = worker.doing or worker.job or result.name
                         add(Failure(name, f'its process ended with status {status}, see {LOG}'))

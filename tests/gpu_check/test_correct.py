@@ -3,8 +3,9 @@
 import math
 
 import pytest
+from torch import nn
 
-from lightvit_mm.backbones import EdgeViT, ShuffleT2TViT
+from lightvit_mm.backbones import EdgeViT
 from lightvit_mm.benchmark.subjects import Subject
 from lightvit_mm.gpu_check import operators
 from lightvit_mm.gpu_check.correct import check_backbone, check_compiled
@@ -15,21 +16,19 @@ EXACT = [
     for layout in ('', ' channels_last')
     for what in ('outputs', 'gradients')
 ]
+DEPLOYED = [f'small deploy form, fp32{layout}' for layout in ('', ' channels_last')]
 
 
 def checks_of(findings):
     return [each for each in findings if isinstance(each, Check)]
 
 
-@pytest.mark.parametrize('family', [EdgeViT, ShuffleT2TViT])
-def test_the_cpu_passes(family):
-    arch = next(iter(family.arch_settings))
-    name = 'edgevit_xxs' if family is EdgeViT else 'shuffle_t2t_vit_7'
-    subject = Subject(name, lambda: family(arch=arch, out_indices=(0, 1)))
+def test_the_cpu_passes():
+    subject = Subject('edgevit_xxs', lambda: EdgeViT(arch='xxs', out_indices=(0, 1)))
     checks = checks_of(check_backbone(subject, 'cpu', (64, 32)))
-    names = [each.name.replace(name, 'small') for each in checks]
+    names = [each.name.replace(subject.name, 'small') for each in checks]
     assert names[:4] == EXACT
-    assert 'small deploy form, fp32' in names
+    assert set(DEPLOYED) <= set(names)
     assert all(check.passed for check in checks), checks
     # Nothing is compared with itself.
     assert all(check.value > 0 for check in checks)
@@ -52,18 +51,26 @@ class WrongOnTheDevice(EdgeViT):
 def test_a_wrong_device_fails():
     subject = Subject('edgevit_xxs', lambda: WrongOnTheDevice(arch='xxs', out_indices=(0,)))
     checks = checks_of(check_backbone(subject, 'cpu', (32, 32)))
-    failed = [check.name.replace('edgevit_xxs', 'small') for check in checks if not check.passed]
-    assert failed[:4] == EXACT
-    assert failed[4:] == ['small deploy form, fp32', 'small deploy form, fp32 channels_last']
+    failed = {check.name.replace('edgevit_xxs', 'small') for check in checks if not check.passed}
+    assert {*EXACT, *DEPLOYED} <= failed
 
 
-def test_compiled_backbones_are_compared_at_each_size():
-    subject = Subject('edgevit_xxs', lambda: EdgeViT(arch='xxs', out_indices=(0,)))
-    checks = checks_of(check_compiled(subject, 'cpu', (32, 64), 'eager', dynamic=True))
+class Small(nn.Module):
+    """A pyramid of one level, quick to compile."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return (self.norm(self.conv(x)),)
+
+
+def test_a_compiled_network_is_compared_at_each_size():
+    checks = checks_of(check_compiled(Subject('a', Small), 'cpu', (32, 64), 'eager', dynamic=True))
     sizes = ['32x64', '32x64', '96x32', '96x32']
     assert [check.name.split(', ')[-1].split()[0] for check in checks] == sizes
-    assert all(check.passed for check in checks)
-    assert all(check.value > 0 for check in checks)
+    assert all(check.value > 0 and check.passed for check in checks), checks
 
 
 def test_roi_align_is_compared():
