@@ -82,7 +82,7 @@ def measure_step(name: str, shape: Shape, context: Context, how: str) -> Iterato
     """
     device, quick = context.settings.device, context.settings.quick
     model = build(name, device, with_cp=how == 'with_cp')
-    data = batch(shape)
+    data = batch(shape, masks=name.startswith('mask_rcnn'))
     forms = ['AMP'] if how == 'compiled' else ['AMP', 'fp32']
     if device == 'cpu' and name.startswith('mask_rcnn'):
         forms = ['fp32']  # its RoIAlign has no bfloat16
@@ -118,7 +118,7 @@ def profile_step(name: str, shape: Shape, context: Context) -> Iterator[Finding]
     """Where the time of a step with AMP goes: kernels, or waiting for their launches."""
     device = context.settings.device
     model = build(name, device)
-    call = Step(model, name, batch(shape), amp=True)
+    call = Step(model, name, batch(shape, masks=False), amp=True)
     found = kernels(call, device)
     wall = min(alternate({'': call}, rounds=1 if context.settings.quick else 8)[''])
     yield Row(
@@ -149,8 +149,8 @@ def build(name: str, device: str, with_cp: bool = False) -> Any:
     return model.to(device).train()
 
 
-def batch(shape: Shape) -> dict[str, Any]:
-    """Random images and objects as a data loader gives them."""
+def batch(shape: Shape, masks: bool) -> dict[str, Any]:
+    """Random images and objects as a data loader gives them, with masks or without."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
@@ -162,9 +162,6 @@ def batch(shape: Shape) -> dict[str, Any]:
         corner = rng.uniform((0, 0), (width * 0.7, height * 0.7), (OBJECTS, 2))
         sides = rng.uniform((8, 8), (width * 0.3, height * 0.3), (OBJECTS, 2))
         boxes = np.concatenate([corner, corner + sides], axis=1).astype('float32')
-        masks = np.zeros((OBJECTS, height, width), np.uint8)
-        for mask, (left, top, right, bottom) in zip(masks, boxes.astype(int), strict=True):
-            mask[top:bottom, left:right] = 1
         sample = DetDataSample(
             metainfo={
                 'img_shape': (height, width),
@@ -176,8 +173,12 @@ def batch(shape: Shape) -> dict[str, Any]:
         sample.gt_instances = InstanceData(
             bboxes=torch.from_numpy(boxes),
             labels=torch.from_numpy(rng.integers(0, 80, OBJECTS)),
-            masks=BitmapMasks(masks, height, width),
         )
+        if masks:
+            shapes = np.zeros((OBJECTS, height, width), np.uint8)
+            for mask, (left, top, right, bottom) in zip(shapes, boxes.astype(int), strict=True):
+                mask[top:bottom, left:right] = 1
+            sample.gt_instances.masks = BitmapMasks(shapes, height, width)
         samples.append(sample)
     images = list(torch.randint(0, 256, (number, 3, height, width), dtype=torch.uint8))
     return {'inputs': images, 'data_samples': samples}
