@@ -34,5 +34,7 @@ def _run(words: list[str], cwd: Path, environment: dict[str, str], outputs: list
     for descriptor, file in enumerate(outputs, start=1):
         os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), descriptor)
     sys.argv = words
+    # Tests that imported timm leave its folder here, with a torchvision that breaks mmdet.
+    sys.path[:] = [folder for folder in sys.path if folder != f'{sys.prefix}/timm']
     sys.path.insert(0, str(Path(words[0]).resolve().parent))
     runpy.run_path(words[0], run_name='__main__')
