@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.variants import SMALLEST, largest_deviation
 from mmengine.runner import Runner
 
 import lightvit_mm.backbones  # noqa: F401
@@ -48,3 +49,13 @@ def test_without_a_backbone(tmp_path):
         HOOKS.build({'type': 'CompileBackbone'}).before_run(
             runner_of(torch.nn.Linear(1, 1), tmp_path)
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('family', 'arch'), SMALLEST)
+def test_one_graph(family, arch):
+    torch._dynamo.reset()
+    model, x = family(arch=arch).eval().switch_to_deploy(), torch.randn(1, 3, 64, 64)
+    expected = model(x)
+    model.compile(backend='eager', fullgraph=True)
+    assert largest_deviation(model(x), expected) < 1e-4
