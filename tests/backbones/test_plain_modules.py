@@ -174,9 +174,8 @@ def test_a_deployed_network_follows_its_weights(family, arch):
 
 
 @each_family
-@either_form
-def test_pruning(family, arch, form):
-    model = build(family, arch, form)
+def test_pruning(family, arch):
+    model = build(family, arch, 'train')
     x = images()
     layers = layers_of(model)
     # Pruning in torch 2.13 looks at a weight by view(-1), which no other layout has.
@@ -199,9 +198,8 @@ def test_pruning(family, arch, form):
 
 
 @each_family
-@either_form
-def test_weight_norm(family, arch, form):
-    model = build(family, arch, form)
+def test_weight_norm(family, arch):
+    model = build(family, arch, 'train')
     x = images()
     reference = copy.deepcopy(model)
     layers = layers_of(model)
