@@ -11,6 +11,7 @@ STRIDES = [8, 16, 32, 64, 128]
 FOCAL = {'type': 'FocalLoss', 'use_sigmoid': True, 'gamma': 2.0, 'alpha': 0.25}
 QUALITY_FOCAL = {'type': 'QualityFocalLoss', 'use_sigmoid': True, 'beta': 2.0}
 GIOU = {'type': 'GIoULoss', 'loss_weight': 2.0}
+DICE = {'type': 'DiceLoss', 'loss_weight': 2.0, 'eps': 5e-6, 'reduction': 'mean'}
 CENTERNESS = {'type': 'CrossEntropyLoss', 'use_sigmoid': True}
 BN = {'type': 'BN'}
 
@@ -158,6 +159,41 @@ def rtmdet(width: int) -> dict:
         },
         'test_cfg': {'nms': {'iou_threshold': 0.6}},
     }
+
+
+def rtmdet_ins(width: int) -> dict:
+    """RTMDet-Ins-tiny's neck and head."""
+    model = rtmdet(width)
+    del model['bbox_head']['with_objectness']
+    model['bbox_head'].update(type='RTMDetInsSepBNHead', loss_mask=DICE)
+    model['data_preprocessor'] = {'pad_mask': True}
+    model['test_cfg'].update(
+        nms_pre=1000, score_thr=0.05, min_bbox_size=0, max_per_img=300, mask_thr_binary=0.5
+    )
+    return model
+
+
+def mask_rcnn(width: int) -> dict:
+    """Mask R-CNN as mmdet has it, but narrow, and with anchors that start at 8 pixels."""
+    model = load_config('configs/mask_rcnn_edgevit_xxs_coco.py').model.to_dict()
+    own = load_config('configs/retinanet_edgevit_xxs_shapes.py').model.backbone.to_dict()
+    model.update(_delete_=True, backbone=own)
+    model['neck']['out_channels'] = width
+    model['rpn_head'].update(in_channels=width, feat_channels=width)
+    model['rpn_head']['anchor_generator']['scales'] = [2]
+    heads = model['roi_head']
+    for extractor in ('bbox_roi_extractor', 'mask_roi_extractor'):
+        heads[extractor]['out_channels'] = width
+    heads['bbox_head'].update(in_channels=width, fc_out_channels=4 * width)
+    heads['mask_head'].update(in_channels=width, conv_out_channels=width)
+    model['train_cfg']['rcnn']['sampler']['num'] = 128
+    model['test_cfg']['rcnn']['max_per_img'] = 300
+    return model
+
+
+def instance_segmentors() -> dict[str, dict]:
+    """What each candidate for masks changes in the model of a narrow RetinaNet, by name."""
+    return {'rtmdet_ins_96': rtmdet_ins(96), 'mask_rcnn_64': mask_rcnn(64)}
 
 
 def detectors(levels: int) -> dict[str, dict]:

@@ -7,14 +7,15 @@ config and data of docs/finetune.md (or docs/segment.md), one thread:
         --train-data ANN IMAGES --val-data ANN IMAGES [--heads NAME...] [--minutes 10 | --steps N]
     python benchmarks/compare_heads.py aerial.py --classes-from CLASSES \
         --train-data IMAGES LABELS --val-data IMAGES LABELS [the same options]
+    python benchmarks/compare_heads.py nuclei_masks.py [the options of nuclei.py]
     python benchmarks/compare_heads.py nuclei.py --latency
 
 Neck and head of the config are replaced by each candidate's; backbone, data, augmentation and
-optimizer stay, and from ``load_from`` each takes the tensors that fit. The first two commands train
-as many steps as fit into the minutes, so that the learning rate has reached its end by then, or as
-many as ``--steps`` says, and evaluate once (of detectors, the average of the weights). The last one
-times whole detectors with 80 classes at 640 x 640 in the deploy form, on as many threads as torch
-has.
+optimizer stay, and from ``load_from`` each takes the tensors that fit. All commands but the last
+train as many steps as fit into the minutes, so that the learning rate has reached its end by then,
+or as many as ``--steps`` says, and evaluate once (of detectors, the average of the weights). The
+last one times whole detectors with 80 classes at 640 x 640 in the deploy form, on as many threads
+as torch has.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from candidate_heads import STRIDES, detectors, segmentors
+from candidate_heads import STRIDES, detectors, instance_segmentors, segmentors
 from mmdet.structures import DetDataSample
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS, init_default_scope
@@ -51,7 +52,17 @@ SIDE = 640  # of the images to time
 TIMED, IGNORED = 10, 3
 LEVELS = 3  # of detectors to train, as the quickstart's has them
 METRICS = {
-    'mmdet': {'box AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'},
+    'mmdet': {
+        'box AP': 'coco/bbox_mAP',
+        'AP50': 'coco/bbox_mAP_50',
+        'AP75': 'coco/bbox_mAP_75',
+    },
+    'masks': {
+        'box AP': 'coco/bbox_mAP',
+        'AP50': 'coco/bbox_mAP_50',
+        'mask AP': 'coco/segm_mAP',
+        'mask AP50': 'coco/segm_mAP_50',
+    },
     'mmseg': {'mIoU': 'mIoU', 'pixel accuracy': 'aAcc'},
 }
 # Of the two pages: steps of warm-up, and what follows.
@@ -91,10 +102,16 @@ def train_for(args: argparse.Namespace, name: str, changes: dict) -> dict[str, A
     runner.cfg.dump(Path(runner.work_dir, Path(runner.cfg.filename).name))
     scalars = runner.message_hub.log_scalars
     metrics = {}
-    for metric, key in METRICS[runner.default_scope.scope_name].items():
+    for metric, key in METRICS[task_of(runner.cfg)].items():
         found = scalars.get(f'val/{key}')
         metrics[metric] = found.current() if found else 0.0  # mmdet logs none without detections
     return {'steps': steps, 'minutes': sum(cpu_times(runner)) / 60, **metrics}
+
+
+def task_of(config: Any) -> str:
+    """``'masks'`` of objects, if they are evaluated; otherwise the scope of a config."""
+    metric = config.val_evaluator.get('metric') if config.val_evaluator else None
+    return 'masks' if metric and 'segm' in metric else config.default_scope
 
 
 def cpu_times(runner: Runner) -> list[float]:
@@ -170,22 +187,23 @@ def main() -> None:
     parser.add_argument('--latency', action='store_true', help='time detectors, do not train')
     parser.add_argument('--rounds', type=int, default=10)
     args = parser.parse_args()
-    scope = config_of(args).default_scope
-    if scope == 'mmdet':
-        candidates = {name: {'model': model} for name, model in detectors(LEVELS).items()}
-    else:
+    task = task_of(config_of(args))
+    if task == 'mmseg':
         candidates = segmentors()
+    else:
+        models = instance_segmentors() if task == 'masks' else detectors(LEVELS)
+        candidates = {name: {'model': model} for name, model in models.items()}
     args.heads = args.heads or list(candidates)
     if unknown := set(args.heads) - set(candidates):
         parser.error(f'--heads {" ".join(unknown)}: choose from {" ".join(candidates)}')
     if args.latency:
-        if scope != 'mmdet':
-            parser.error('--latency is for detectors: tools/benchmark.py times segmentors')
+        if task != 'mmdet':
+            parser.error('--latency is for boxes: tools/benchmark.py times the others')
         Console().print(time_heads(args))
         return
     if torch.cuda.is_available():
         parser.error('steps are counted by CPU time: hide the GPU with CUDA_VISIBLE_DEVICES=""')
-    table = Table('head', 'steps', 'CPU minutes', *METRICS[scope])
+    table = Table('head', 'steps', 'CPU minutes', *METRICS[task])
     for name in args.heads:
         steps, minutes, *metrics = train_for(args, name, candidates[name]).values()
         table.add_row(name, str(steps), f'{minutes:.1f}', *(f'{value:.3f}' for value in metrics))

@@ -91,15 +91,28 @@ def without_backends(value):
     return [without_backends(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def test_the_recipe_of_rtmdet_is_that_of_mmdet():
-    ours = load_config(str(REPOSITORY / 'configs/rtmdet_repvit_m0_9_coco.py'))
-    theirs = get_config('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py')
+@pytest.mark.parametrize(
+    ('head', 'name'), [('rtmdet', 'rtmdet_tiny'), ('rtmdet_ins', 'rtmdet-ins_tiny')]
+)
+def test_the_recipe_of_rtmdet_is_that_of_mmdet(head, name):
+    ours = load_config(str(REPOSITORY / f'configs/{head}_repvit_m0_9_coco.py'))
+    theirs = get_config(f'mmdet::rtmdet/{name}_8xb32-300e_coco.py')
     for key in (
         'train_pipeline', 'train_pipeline_stage2', 'test_pipeline', 'optim_wrapper',
         'param_scheduler', 'train_cfg', 'custom_hooks',
     ):  # fmt: skip
         assert without_backends(ours[key]) == without_backends(theirs[key]), key
+    assert ours.train_dataloader.dataset.pipeline == ours.train_pipeline
+    assert ours.val_evaluator.metric == theirs.val_evaluator.metric
     assert ours.model.test_cfg == theirs.model.test_cfg
+    assert ours.model.train_cfg == theirs.model.train_cfg
+    init_default_scope('mmdet')
+    heads = [MODELS.build(config.model.bbox_head) for config in (ours, theirs)]
+    # Without a GPU, our configs get the plain norm.
+    assert str(heads[0]) == str(heads[1]).replace('SyncBatchNorm', 'BatchNorm2d')
+    for loss in ('loss_cls', 'loss_bbox', 'loss_mask'):
+        if hasattr(heads[1], loss):
+            assert vars(getattr(heads[0], loss)) == vars(getattr(heads[1], loss)), loss
     assert ours.train_dataloader.batch_size == theirs.train_dataloader.batch_size == 32
 
 

@@ -67,6 +67,8 @@ FAMILIES = {
     'shuffle_t2t_vit': ShuffleT2TViT,
 }
 SMALLEST = [f'{name}_{next(iter(family.arch_settings))}' for name, family in FAMILIES.items()]
+# RTMDet-Ins is for larger variants.
+SMALLEST += [f'rtmdet_ins_{arch}' for arch in ('mobilevit_s', 'repvit_m0_9', 'efficientvit_m2')]
 HEADS = ('bbox_head', 'rpn_head', 'decode_head', 'auxiliary_head')
 
 
@@ -143,6 +145,13 @@ def test_parts_fit_and_have_the_published_size(file):
         size = count_parameters(backbone)
         width = 80 if size < 2.35e6 else 96 if size < 5e6 else 128
         assert config.model.bbox_head.in_channels == width
+        boxes = file.stem.replace('_ins_', '_')
+        twin = REPOSITORY / f'configs/{boxes.replace("rtmdet_", "rtmdet_ins_")}.py'
+        assert twin.exists() is (size >= 3.5e6)
+        if file == twin:
+            boxes = load_config(str(REPOSITORY / f'configs/{boxes}.py'))
+            assert config.model.backbone == boxes.model.backbone
+            assert config.model.neck == boxes.model.neck
     count = count_parameters(model)
     if not file.stem.endswith('_shapes'):
         assert count == MEASURED[file.stem], 'python tools/model_zoo.py brings the zoo up to date'
@@ -172,7 +181,7 @@ def test_classifiers_build_and_have_the_measured_size(file):
 # With one variant of a family, a head runs the code that it runs with all of them.
 @pytest.mark.parametrize(
     'file',
-    [f for f in CONFIGS if any(f'_{name}_' in f.name for name in SMALLEST)],
+    [f for f in CONFIGS if any(f'_{name}_' in f'_{f.name}' for name in SMALLEST)],
     ids=lambda file: file.stem,
 )
 def test_training_step_and_prediction(file):

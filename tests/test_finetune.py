@@ -102,10 +102,15 @@ MASKS = {
     'test_cfg=dict(max_per_img=300)': 'test_cfg=dict(rcnn=dict(max_per_img=300))',
     'coco/bbox_mAP': 'coco/segm_mAP',
 }
+INSTANCES = {
+    'retinanet_edgevit_xxs_shapes': 'rtmdet_ins_repvit_m0_9_coco',
+    'with_bbox=True': 'with_bbox=True, with_mask=True',
+    'coco/bbox_mAP': 'coco/segm_mAP',
+}
 
 
 @pytest.mark.parametrize(
-    'changes', [{'retinanet_edgevit_xxs_shapes': 'retinanet_repvit_m1_1_coco'}, MASKS]
+    'changes', [{'retinanet_edgevit_xxs_shapes': 'retinanet_repvit_m1_1_coco'}, MASKS, INSTANCES]
 )
 def test_other_beginnings(checkout, changes):
     from mmdet.registry import MODELS

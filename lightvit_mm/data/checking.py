@@ -15,7 +15,7 @@ from lightvit_mm.commands import as_typed_here
 from lightvit_mm.data.class_folders import ClassFolderChecks
 from lightvit_mm.data.coco_checks import CocoContent, CocoUse, check_coco
 from lightvit_mm.data.coco_file import read_coco
-from lightvit_mm.data.coco_masks import judge_compressed_mask
+from lightvit_mm.data.coco_masks import judge_compressed_mask, reads_polygons_only
 from lightvit_mm.data.config import (
     CLASS_FOLDERS,
     check_data,
@@ -206,6 +206,7 @@ def _look_at_coco(
         classes,
         with_mask=bool(_transform(data_config, 'LoadAnnotations').get('with_mask'))
         or any('segm' in evaluator.get('metric', ()) for evaluator in evaluators),
+        polygons_only=reads_polygons_only(_transform(data_config, 'LoadAnnotations')),
         training=not dataset.test_mode,
         filter_empty=filters.get('filter_empty_gt', False),
         min_size=filters.get('min_size', 0),

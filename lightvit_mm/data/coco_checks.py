@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightvit_mm.data.coco_file import LONGEST, is_id, is_number, is_text
-from lightvit_mm.data.coco_masks import judge_mask
+from lightvit_mm.data.coco_masks import has_run_lengths, judge_mask
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, Finding, Judgement, some_of
 
 ANNOTATION_FIELDS = ('id', 'image_id', 'category_id', 'bbox', 'area')
@@ -29,6 +29,7 @@ class CocoUse:
         image_folder: the folder that image names are relative to.
         classes: the names of the classes, in the order of their labels.
         with_mask: whether masks are read.
+        polygons_only: whether objects whose masks are run lengths are ignored.
         training: whether images are filtered, as in training.
         filter_empty: whether images without annotations are left out of training.
         min_size: images with a shorter side are left out of training.
@@ -38,6 +39,7 @@ class CocoUse:
     image_folder: str
     classes: tuple[str, ...]
     with_mask: bool = False
+    polygons_only: bool = False
     training: bool = True
     filter_empty: bool = False
     min_size: int = 0
@@ -243,6 +245,9 @@ def _judge_annotation(
     yield from _judge_box(box, area, image['width'], image['height'])
     if use.with_mask and categories[annotation['category_id']] in use.classes:
         yield from judge_mask(annotation.get('segmentation'), image['width'], image['height'])
+        if use.polygons_only and has_run_lengths(annotation):
+            detail = 'set poly2mask=True in LoadAnnotations, or use --train-data'
+            yield ERROR, 'mask of run lengths, instance ignored', detail
 
 
 def _judge_box(box: list, area: float, width: float, height: float) -> Iterator[Judgement]:

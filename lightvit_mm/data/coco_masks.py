@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightvit_mm.data.coco_file import LONGEST, is_number
 from lightvit_mm.data.findings import ERROR, WARNING, Judgement
+
+
+def reads_polygons_only(transform: Mapping[str, Any]) -> bool:
+    """Whether a transform of mmdet reads masks, and ignores objects that have run lengths."""
+    return bool(transform.get('with_mask')) and not transform.get('poly2mask', True)
+
+
+def has_run_lengths(annotation: Mapping[str, Any]) -> bool:
+    """Whether the mask of an annotation is RLE; mmdet ignores crowds, which COCO stores so."""
+    return isinstance(annotation.get('segmentation'), dict) and not annotation.get('iscrowd')
 
 
 def judge_mask(mask: Any, width: float, height: float) -> Iterator[Judgement]:

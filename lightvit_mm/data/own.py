@@ -10,6 +10,7 @@ from typing import Any
 
 from lightvit_mm.data.class_folders import use_own_class_folders
 from lightvit_mm.data.coco_file import read_coco
+from lightvit_mm.data.coco_masks import has_run_lengths, reads_polygons_only
 from lightvit_mm.data.config import (
     below_common_folder,
     datasets_of,
@@ -68,6 +69,7 @@ def use_own_data(
         )
     if train_data:
         _redirect(config, '--train-data', ('train',), *train_data)
+        _read_run_lengths(config, train_data[0])
     if val_data:
         _redirect(config, '--val-data', ('val', 'test'), *val_data)
     if classes_from:
@@ -152,3 +154,16 @@ def _redirect(config: Any, option: str, parts: tuple[str, ...], ann_file: str, i
                 evaluator['ann_file'] = os.path.join(root, ann_file)
     # It describes the original data.
     config.pop('how_to_get_data', None)
+
+
+def _read_run_lengths(config: Any, ann_file: str) -> None:
+    """Let a training that reads polygons only, and ignores other masks, read both."""
+    pipelines = [dataset.get('pipeline') for dataset in datasets_of(config.train_dataloader)]
+    pipelines += [hook.get('switch_pipeline') for hook in config.get('custom_hooks') or ()]
+    transforms = [transform for pipeline in pipelines for transform in pipeline or ()]
+    polygons_only = [each for each in transforms if reads_polygons_only(each)]
+    if polygons_only and any(map(has_run_lengths, read_coco(ann_file)['annotations'])):
+        for transform in polygons_only:
+            transform['poly2mask'] = True
+        if os.environ.get('RANK', '0') == '0':
+            print(f'{ann_file} has masks as run lengths: LoadAnnotations.poly2mask False -> True')

@@ -179,6 +179,8 @@ def test(
     for option, folder in folders.items():
         if folder:
             check_output_folder(folder, option, [SIGN], inputs)
+    if tta and _predicts_masks(config):
+        raise UserError('--tta: mmdet averages boxes only, and this detector predicts masks')
     check_before_run(config, ('test',))
     if is_exported(checkpoint):
         if tta:
@@ -363,3 +365,8 @@ def _runner(config: Config, kind: type[QuietRunner] = QuietRunner) -> Runner:
 
 def _log_file(runner: Runner) -> str:
     return os.path.join(runner.log_dir, f'{runner.timestamp}.log')
+
+
+def _predicts_masks(config: Config) -> bool:
+    second, dense = config.model.get('roi_head') or {}, config.model.get('bbox_head') or {}
+    return 'mask_head' in second or 'loss_mask' in dense

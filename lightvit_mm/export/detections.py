@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import GFLHead, RetinaHead, RPNHead, RTMDetSepBNHead, SSDHead
+from mmdet.models.dense_heads import (
+    GFLHead,
+    RetinaHead,
+    RPNHead,
+    RTMDetInsHead,
+    RTMDetSepBNHead,
+    SSDHead,
+)
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.necks import CSPNeXtPAFPN
 from mmdet.models.roi_heads import StandardRoIHead
@@ -145,6 +152,12 @@ def check_detector(detector: Any) -> None:
         UserError: the detector or one of its parts is not supported.
     """
     two_stages = isinstance(detector, TwoStageDetector)
+    if isinstance(getattr(detector, 'bbox_head', None), RTMDetInsHead):
+        raise UserError(
+            'RTMDet-Ins cannot be exported yet, since it makes a convolution for each object: for '
+            'masks, export Mask R-CNN (mask_rcnn_*) to .onnx or .xml (OpenVINO), for boxes RTMDet '
+            '(rtmdet_*), or the pyramid alone with --backbone-only'
+        )
     for part, kinds in _parts(detector):
         # Subclasses of the standard RoI head predict differently.
         if not isinstance(part, kinds) or (kinds is StandardRoIHead and type(part) is not kinds):

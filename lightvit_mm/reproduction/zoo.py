@@ -24,6 +24,7 @@ INPUTS = {
     'voc12aug': (512, 512),
     'ssdlite': (320, 320),
     'rtmdet': (640, 640),
+    'rtmdet_ins': (640, 640),
     'light': (640, 640),
     'in1k': (224, 224),
 }
@@ -45,6 +46,7 @@ HEADS = {
     'lraspp': 'LRASPP',
     'upernet': 'UperNet',
     'deeplabv3': 'DeepLabv3',
+    'rtmdet_ins': 'RTMDet-Ins',
     CLASSIFIER: 'classifier',
 }
 TASKS = {
@@ -54,13 +56,15 @@ TASKS = {
     CLASSIFIER: 'Image Classification',
     'ssdlite': 'Object Detection',
     'rtmdet': 'Object Detection',
+    'rtmdet_ins': 'Instance Segmentation',
 }
 INTRODUCTION = """# Model zoo
 
 Written by `python tools/model_zoo.py`; do not edit. Parameters (in millions, of the training form)
-and multiply-accumulates are measured here, at 800 x 1344 for COCO (light and RTMDet: 640 x 640,
-SSDLite: 320 x 320), 512 x 512 for segmentors and 224 x 224 for classifiers (`_in1k`, MobileViT's
-256 x 256); for Mask R-CNN, without the parts that run once per proposal. Published results, box
+and multiply-accumulates are measured here, at 800 x 1344 for COCO (light, RTMDet and
+RTMDet-Ins: 640 x 640, SSDLite: 320 x 320), 512 x 512 for segmentors and 224 x 224 for classifiers
+(`_in1k`, MobileViT's 256 x 256); for Mask R-CNN and RTMDet-Ins, without the parts that run once per
+proposal or detection. Published results, box
 and mask AP or mIoU in percent, are others', from `configs/published.yml`; *recalled* ones are from
 memory and not verified. The weights are those that a config begins with ([weights.md](weights.md)).
 **We have not reproduced any of them yet**: that needs COCO or ADE20K, and GPUs.
@@ -72,8 +76,11 @@ memory and not verified. The weights are those that a config begins with ([weigh
 |---|---|---|---|---|
 | RTMDet-tiny | 4.8 | 8.1 | bbox_mAP 41.1 | mmdetection, configs/rtmdet/README.md |
 | RTMDet-s | 8.89 | 14.8 | bbox_mAP 44.6 | mmdetection, configs/rtmdet/README.md |
+| RTMDet-Ins-tiny | 5.64 | 11.9 | bbox_mAP 40.5, segm_mAP 35.4 | mmdetection, rtmdet/metafile.yml |
+| RTMDet-Ins-s | 10.18 | 21.5 | bbox_mAP 44.0, segm_mAP 38.7 | mmdetection, rtmdet/metafile.yml |
 
-Those two have CSPNeXt backbones. The `rtmdet_*` configs below put their necks and heads on other
+Those four have CSPNeXt backbones; the sizes of the last two are measured here, from mmdet's
+configs. The `rtmdet_*` and `rtmdet_ins_*` configs below put their necks and heads on other
 backbones, with which nothing has been published."""
 WEIGHTS_INTRODUCTION = """# Published weights
 
@@ -122,7 +129,7 @@ def split_name(name: str) -> tuple[str, str, str, str]:
     if is_classifier:
         family = next(family for family in FAMILIES if variant.startswith(f'{family}_'))
         return CLASSIFIER, family, variant.removeprefix(f'{family}_'), 'in1k'
-    head = next(head for head in HEADS if name.startswith(f'{head}_'))
+    head = max((head for head in HEADS if name.startswith(f'{head}_')), key=len)
     rest, dataset = name.removeprefix(f'{head}_').rsplit('_', 1)
     family = next(family for family in FAMILIES if rest.startswith(f'{family}_'))
     return head, family, rest.removeprefix(f'{family}_'), dataset

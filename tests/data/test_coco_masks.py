@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from helpers import small_data
 from helpers.annotations import first, judged, mmdet_reads, set_first, write_and_check
 from pycocotools import mask as codec
 
-from lightvit_mm.data.checking import summary
+from lightvit_mm.data.checking import check_everything, summary
 from lightvit_mm.data.coco_masks import decompress
 from lightvit_mm.data.findings import ERROR, WARNING
+from lightvit_mm.data.own import use_own_data
 
 RLE = {'size': [48, 64], 'counts': [48 * 32, 48 * 32]}
 
@@ -61,6 +63,27 @@ def test_masks(root, content, spoil, severity, kind, read):
         assert mmdet_reads(config, masks=True) == read
     without, reports = write_and_check(root, content)
     assert not judged(reports, ERROR, '') and mmdet_reads(without) == 12, 'masks are not read'
+
+
+def test_run_lengths_where_polygons_only_are_read(root, content, capsys):
+    mask()(content)
+    small_data.write_coco(root, content)
+    config = small_data.detector_config(root, masks=True)
+    config.train_dataloader.dataset.pipeline[1].poly2mask = False
+    assert judged(check_everything(config), ERROR, 'mask of run lengths, instance ignored')
+    assert mmdet_reads(config) == 11
+    place = (f'{root}/annotations/instances_train.json', f'{root}/images/train')
+    use_own_data(config, place)
+    assert 'poly2mask False -> True' in capsys.readouterr().out
+    assert not judged(check_everything(config), ERROR, '')
+    assert mmdet_reads(config, masks=True) == 12
+
+    first(content).update(iscrowd=1)  # as COCO stores crowds
+    small_data.write_coco(root, content)
+    config.train_dataloader.dataset.pipeline[1].poly2mask = False
+    use_own_data(config, place)
+    assert not judged(check_everything(config), ERROR, '')
+    assert config.train_dataloader.dataset.pipeline[1].poly2mask is False
 
 
 def test_compressed_runs_are_read_as_pycocotools_writes_them():

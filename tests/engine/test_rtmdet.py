@@ -11,11 +11,9 @@ from lightvit_mm.data.own import use_own_data
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.engine.running import train
-from lightvit_mm.errors import ConfigError
+from lightvit_mm.errors import ConfigError, UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quick_runner')]
-
-CONFIG = str(REPOSITORY / 'configs/rtmdet_edgevit_xxs_coco.py')
 
 
 def reduced(value):
@@ -27,12 +25,12 @@ def reduced(value):
     return value // 10 if value in (640, 1280) else value
 
 
-def tiny_rtmdet(shapes, work_dir, epochs=3):
+def tiny_rtmdet(shapes, work_dir, epochs=3, name='rtmdet_edgevit_xxs_coco'):
     places = [
         (str(shapes / f'annotations/instances_{part}.json'), str(shapes / f'images/{part}'))
         for part in ('train', 'val')
     ]
-    config = load_config(CONFIG, work_dir=str(work_dir))
+    config = load_config(str(REPOSITORY / f'configs/{name}.py'), work_dir=str(work_dir))
     use_own_data(config, *places, classes_from=places[0][0])
     config.model.backbone.update(arch=ARCH, init_cfg=None)
     config.model.neck.update(in_channels=[8, 8, 8], out_channels=8)
@@ -90,3 +88,15 @@ def test_evaluation_over_flips(trained, shapes, tmp_path):
     config = tiny_rtmdet(shapes, tmp_path)
     metrics = evaluate(config, str(tmp_path / 'epoch_3.pth'), tta=True)
     assert 'coco/bbox_mAP' in metrics
+
+
+def test_masks(shapes, tmp_path):
+    config = tiny_rtmdet(shapes, tmp_path, epochs=1, name='rtmdet_ins_edgevit_xxs_coco')
+    runner = train(config)
+    scalars = runner.message_hub.log_scalars
+    losses, _ = scalars['train/loss_mask'].data
+    assert len(losses) > 1
+    assert all(0 < loss <= 2 for loss in losses)
+    assert 'val/coco/segm_mAP' in scalars
+    with pytest.raises(UserError, match='--tta: mmdet averages boxes only'):
+        evaluate(config, str(tmp_path / 'epoch_1.pth'), tta=True)

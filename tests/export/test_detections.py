@@ -1,5 +1,7 @@
 """The detections of the exportable form equal those of mmdet."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,14 @@ def test_two_stages_cannot_end_before_nms():
     model = random_model(config_of(MASK_RCNN, SMALL_MASK_RCNN))
     with pytest.raises(UserError, match=r'MaskRCNN chooses .*export it to \.onnx or \.xml'):
         raw_detections_of(model, (64, 64))
+
+
+def test_rtmdet_ins_is_refused():
+    model = random_model(config_of('rtmdet_ins_edgevit_xxs_coco.py'))
+    words = r'RTMDet-Ins cannot be exported .*mask_rcnn_\*.* to \.onnx .*rtmdet_\*'
+    for form in (detections_of, partial(raw_detections_of, size=(64, 64))):
+        with pytest.raises(UserError, match=words):
+            form(model)
 
 
 def test_sizes_of_rtmdet():

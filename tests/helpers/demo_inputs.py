@@ -15,7 +15,7 @@ def demo_inputs(config: Config) -> dict:
             [[3, 96, 128], [3, 80, 128]],
             num_items=[2, 1],
             num_classes=head.num_classes,
-            with_mask='roi_head' in config.model,
+            with_mask='roi_head' in config.model or 'loss_mask' in head,
         )
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample

@@ -1,0 +1,12 @@
+# Drop path is that of T2T-ViT's classification training.
+_base_ = './rtmdet_ins_mapped.py'
+mapper = dict(
+    type='ChannelMapper',
+    in_channels=[512, 512, 512],
+    out_channels=128,
+    kernel_size=1,
+    norm_cfg={{_base_.norm_cfg}},
+    act_cfg={{_base_.act_cfg}})
+model = dict(
+    backbone=dict(type='ShuffleT2TViT', out_indices=(1, 2, 3), drop_path_rate=0.1),
+    neck=[mapper, {{_base_.mapped_neck}}])

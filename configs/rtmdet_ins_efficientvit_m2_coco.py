@@ -1,0 +1,8 @@
+# No published figure with this backbone; recipe of RTMDet-Ins.
+_base_ = './_base_/rtmdet_ins_efficientvit.py'
+checkpoint = (
+    'https://github.com/xinyuliu-jeffrey/EfficientViT_Model_Zoo/'
+    'releases/download/v1.0/efficientvit_m2.pth')
+model = dict(
+    backbone=dict(arch='m2', init_cfg=dict(type='Pretrained', checkpoint=checkpoint)),
+    neck=dict(in_channels=[64, 128, 192, 224]))

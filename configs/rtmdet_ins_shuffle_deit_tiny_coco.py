@@ -1,0 +1,4 @@
+# No published figure with this backbone; recipe of RTMDet-Ins. No weights were released: it
+# starts from random ones.
+_base_ = './_base_/rtmdet_ins_shuffle_deit.py'
+model = dict(backbone=dict(arch='tiny'))
