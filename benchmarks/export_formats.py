@@ -1,7 +1,7 @@
 """What can be exported to which format: python benchmarks/export_formats.py --image PHOTO
 
 Every row is a real export of a model with random weights: the smallest variant of each family with
-a detector's and a segmentor's head, and every head on one family. Its file is run and compared with
+two detectors' and two segmentors' heads, and every head on one family. Its file is run and compared with
 PyTorch, on random images and on the photo, as tools/export.py does. The table in docs/deploy.md is
 replaced by the result.
 """
@@ -59,7 +59,7 @@ def rows() -> dict[str, tuple[str, str]]:
         for arch, family in SMALLEST.items():
             files = sorted((ROOT / 'configs').glob(f'{head}_{arch}_*.py'))
             files = [file for file in files if not file.stem.endswith('shapes')]
-            everywhere = head in ('retinanet', 'semantic_fpn')
+            everywhere = head in ('retinanet', 'rtmdet', 'semantic_fpn', 'segformer')
             only_one = not any((ROOT / 'configs').glob(f'{head}_edgevit_xxs_*.py'))
             if files and (everywhere or only_one or family == 'EdgeViT'):
                 found[files[0].stem] = (family, what)
