@@ -1,5 +1,6 @@
 """Fixtures."""
 
+import gc
 import logging
 import signal
 import urllib.request
@@ -10,6 +11,12 @@ import torch
 from helpers.network import Network
 from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported; mmengine calls it for every data set."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -58,10 +65,13 @@ def small_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def quick_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runners that do not ask the compiler for its version."""
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+@pytest.fixture(scope='session', autouse=True)
+def quick_runner() -> None:
+    """Runners neither ask the compiler for its version nor lay out their config in PEP 8."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.runner.runner.collect_env', dict)
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
+        yield
 
 
 @pytest.fixture
