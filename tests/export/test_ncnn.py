@@ -6,7 +6,7 @@ import mmcv
 import pytest
 from helpers.detectors import random_detector, save_detector
 from helpers.repository import REPOSITORY
-from helpers.variants import randomise_vectors
+from helpers.variants import MINIATURES, randomise_vectors
 from torch import nn
 
 pytest.importorskip('ncnn', reason='not installed: pip install -e ".[ncnn]"')
@@ -67,7 +67,7 @@ def test_what_ncnn_lacks_is_refused(tmp_path):
 @pytest.mark.parametrize('family', [MobileViT, EfficientViT, ShuffleSwin, ShuffleT2TViT])
 def test_other_families(family, tmp_path):
     # The sides are not multiples of strides and windows.
-    backbone = family(next(iter(family.arch_settings))).eval()
+    backbone = family(MINIATURES[family]).eval()
     randomise_vectors(backbone)
     backbone.switch_to_deploy()
     names = [f'level{i}' for i in range(len(backbone.out_channels))]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.repository import REPOSITORY, run_tool
-from helpers.variants import SMALLEST, randomise_norms
+from helpers.variants import TINY, randomise_norms
 from torch import nn
 
 from lightvit_mm.backbones import EdgeViT
@@ -58,7 +58,7 @@ def deployed(family, arch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('family', 'arch'), SMALLEST)
+@pytest.mark.parametrize(('family', 'arch'), TINY)
 def test_every_family(onnxruntime, family, arch, tmp_path):
     model = deployed(family, arch)
     names = [f'level{i}' for i in range(len(model.out_channels))]
