@@ -13,10 +13,16 @@ from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow tests first, so that parallel runs end at the same time."""
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what was imported; mmengine calls it for every data set."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +77,17 @@ def quick_runner() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmengine.runner.runner.collect_env', dict)
         patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _quick_export() -> None:
+    """Exports in 8 bits are timed once, not for seconds."""
+    from lightvit_mm.export import exporting
+    from lightvit_mm.measure.timing import alternate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, 'alternate', lambda calls, **_: alternate(calls, rounds=1))
         yield
 
 

@@ -1,16 +1,13 @@
 """Every config parses and builds; one for each family and head trains a step and predicts."""
 
-import copy
-import functools
-
 import pytest
 import torch
 import yaml
+from helpers.configs import load_once
 from helpers.demo_inputs import demo_inputs
 from helpers.repository import REPOSITORY
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
-from torch.overrides import TorchFunctionMode
 
 from lightvit_mm.backbones import (
     EdgeViT,
@@ -22,8 +19,8 @@ from lightvit_mm.backbones import (
     ShuffleSwin,
     ShuffleT2TViT,
 )
-from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.model_checks import check_channels
+from lightvit_mm.layers.initialise import shapes_only
 from lightvit_mm.measure.complexity import count_parameters
 
 ALL = sorted((REPOSITORY / 'configs').glob('*.py'))
@@ -50,32 +47,9 @@ WHOLE_MODELS = {
 }
 
 
-FILLING = ('kaiming_uniform_', 'uniform_', 'kaiming_normal_', 'normal_', 'xavier_uniform_')
-FILLING += ('erfinv_', 'mul_', 'add_', 'clamp_', 'zero_', 'fill_')
-
-
-class Shapes(TorchFunctionMode):
-    """Tensors of the meta device, which have no values, are not filled, which takes long."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, '__name__', None)
-        if name in FILLING and args and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-
-@functools.cache
-def loaded(file):
-    return load_config(str(file))
-
-
-def load(file):
-    return copy.deepcopy(loaded(file))
-
-
 def build(file):
     """The model of a config, with fewer channels and regions in the heads that are slow."""
-    config = load(file)
+    config = load_once(file)
     if 'roi_head' in config.model:
         config.model.train_cfg.rpn_proposal.max_per_img = 20
         config.model.test_cfg.rpn.max_per_img = 20
@@ -151,11 +125,11 @@ def check_weights_and_freezing(file, backbone):
 @pytest.mark.parametrize('file', CONFIGS, ids=lambda file: file.stem)
 def test_parts_fit_and_have_the_published_size(file):
     assert file.read_text().startswith('#'), 'the first line says where the recipe comes from'
-    config = load(file)
+    config = load_once(file)
     check_name(file, config.model.backbone)
     check_weights_and_freezing(file, config.model.backbone)
     init_default_scope(config.default_scope)
-    with Shapes(), torch.device('meta'):
+    with shapes_only():
         model = MODELS.build(config.model).eval()
         backbone = model.backbone
         levels = [
@@ -183,7 +157,7 @@ def test_parts_fit_and_have_the_published_size(file):
         twin = REPOSITORY / f'configs/{boxes.replace("rtmdet_", "rtmdet_ins_")}.py'
         assert twin.exists() is (size >= 3.5e6)
         if file == twin:
-            boxes = load(REPOSITORY / f'configs/{boxes}.py')
+            boxes = load_once(REPOSITORY / f'configs/{boxes}.py')
             assert config.model.backbone == boxes.model.backbone
             assert config.model.neck == boxes.model.neck
     count = count_parameters(model)
@@ -197,10 +171,10 @@ def test_parts_fit_and_have_the_published_size(file):
 @pytest.mark.parametrize('file', CLASSIFIERS, ids=lambda file: file.stem)
 def test_classifiers_build_and_have_the_measured_size(file):
     assert file.read_text().startswith('#'), 'the first line says where the recipe comes from'
-    config = load(file)
+    config = load_once(file)
     check_name(file, config.model.backbone)
     init_default_scope(config.default_scope)
-    with Shapes(), torch.device('meta'):
+    with shapes_only():
         model = MODELS.build(config.model).eval()
         side = config.val_dataloader.dataset.transform.input_size
         assert model(torch.empty(1, 3, side, side)).shape == (1, 1000)
@@ -243,7 +217,7 @@ def test_training_step_and_prediction(file):
     'file', [f for f in CONFIGS if 'mobilevit' in f.name], ids=lambda file: file.stem
 )
 def test_mobilevit_gets_the_input_that_its_weights_want(file):
-    config = load(file)
+    config = load_once(file)
     preprocessor = config.model.data_preprocessor
     assert list(preprocessor.mean) == [0, 0, 0]
     assert list(preprocessor.std) == [255, 255, 255]
@@ -258,7 +232,7 @@ def test_mobilevit_gets_the_input_that_its_weights_want(file):
 
 
 def test_the_decay_of_efficientvit_spares_the_attention_biases_alone():
-    config = load(REPOSITORY / 'configs/retinanet_efficientvit_m0_coco.py')
+    config = load_once(REPOSITORY / 'configs/retinanet_efficientvit_m0_coco.py')
     init_default_scope('mmdet')
     model = MODELS.build(config.model)
     optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer

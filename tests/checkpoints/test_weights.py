@@ -4,7 +4,7 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
-import torch
+from helpers.configs import load_once
 from helpers.repository import REPOSITORY
 from safetensors.torch import save
 
@@ -12,8 +12,8 @@ from lightvit_mm.backbones.families import FAMILIES
 from lightvit_mm.backbones.repvit import RepViT
 from lightvit_mm.checkpoints.timm_weights import SCHEME
 from lightvit_mm.checkpoints.weights import WEIGHTS, find_weights, named_weights
-from lightvit_mm.engine.configs import load_config
 from lightvit_mm.errors import UserError
+from lightvit_mm.layers.initialise import shapes_only
 
 CONFIGS = [f for f in sorted((REPOSITORY / 'configs').glob('*.py')) if '_in1k' not in f.stem]
 
@@ -24,7 +24,7 @@ def test_every_record_is_of_a_model_of_ours_and_complete(weights):
     backbone = FAMILIES[family].backbone
     arch = weights.model.removeprefix(f'{family}_')
     assert arch in backbone.arch_settings
-    with torch.device('meta'):
+    with shapes_only():
         model = backbone(arch)
     assert weights.layout in {layout.name for layout in model.layouts}
     assert urlsplit(weights.url).scheme == 'https'
@@ -46,7 +46,7 @@ def test_names_and_addresses_are_distinct():
 @pytest.mark.parametrize('file', CONFIGS, ids=lambda file: file.stem)
 def test_a_config_begins_with_the_first_weights_of_its_model(file):
     """Its first comment says where they are not the paper's own."""
-    config = load_config(str(file))
+    config = load_once(file)
     init_cfg = config.model.backbone.get('init_cfg')
     if init_cfg is None:
         assert 'shuffle' in file.stem or file.stem.endswith('_shapes')

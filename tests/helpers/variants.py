@@ -46,8 +46,8 @@ MINIATURES = {
     EfficientViT: {
         'embed_dims': (16, 24, 32),
         'depths': (1, 1, 1),
-        'num_heads': (2, 3, 4),
-        'kernel_sizes': (7, 5, 3, 3),
+        'num_heads': (2, 3, 2),
+        'kernel_sizes': (7, 5, 3),
     },
     ShuffleSwin: {
         'attend_dims': (12, 24, 48, 96),
