@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+import torch
+
 from lightvit_mm.backbones.families import FAMILIES
 from lightvit_mm.backbones.pyramid import PyramidBackbone
 from lightvit_mm.checkpoints.weights import WEIGHTS, Weights, named_weights
 from lightvit_mm.errors import UserError
-from lightvit_mm.layers.initialise import shapes_only
 from lightvit_mm.measure.complexity import count_parameters
 
 __all__ = ['Architecture', 'create_backbone', 'list_archs', 'list_weights']
@@ -54,7 +55,7 @@ def list_archs(pattern: str = '*') -> list[Architecture]:
     found = []
     for name in _matching(pattern, BACKBONES):
         backbone, arch = BACKBONES[name]
-        with shapes_only():
+        with torch.device('meta'):  # shapes without values
             model = backbone(arch)
         size = count_parameters(model)
         strides, channels = model.out_strides, model.out_channels

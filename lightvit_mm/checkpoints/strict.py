@@ -23,7 +23,6 @@ from lightvit_mm.checkpoints.layout import (
 )
 from lightvit_mm.checkpoints.reading import Checkpoint
 from lightvit_mm.checkpoints.weights import find_weights
-from lightvit_mm.layers.initialise import shapes_only
 
 __all__ = ['StrictLoading']
 
@@ -144,7 +143,7 @@ class StrictLoading(BaseModule):
         unpublished = self.unpublished_parts()
         match, expected = find_match(weights, own, self.layouts, not_built, unpublished), own
         if not match.complete:
-            with shapes_only():
+            with torch.device('meta'):
                 other = self._twin(deploy=not self.deployed).state_dict()
             other_match = find_match(weights, other, self.layouts, not_built, unpublished)
             if other_match.fits_at_all and other_match.rank < match.rank:
@@ -183,7 +182,7 @@ class StrictLoading(BaseModule):
             return []  # a damaged file of this variant, or an architecture of the user's own
         fitting = []
         for arch in self.arch_settings:
-            with shapes_only():
+            with torch.device('meta'):
                 twin = self._twin(deploy, arch)
             if _shapes(twin.state_dict()) == there:
                 fitting.append(arch)

@@ -21,7 +21,6 @@ from helpers.variants import (
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightvit_mm.backbones import EdgeViT
-from lightvit_mm.layers.initialise import shapes_only
 from lightvit_mm.registry import MODELS
 
 SIZES = [(1, 224, 224), (2, 97, 131), (2, 33, 47), (1, 1, 1)]
@@ -230,12 +229,12 @@ def test_custom_arch(family, arch):
 
 @pytest.mark.parametrize('build', STRUCTURES)
 def test_norm_cfg_reaches_every_batch_norm(build):
-    with shapes_only():
+    with torch.device('meta'):
         model = build(norm_cfg={'type': 'BN', 'eps': 0.5, 'momentum': 0.25})
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     assert {(m.eps, m.momentum) for m in norms} <= {(0.5, 0.25)}
     if not torch.cuda.is_available():
-        with shapes_only():
+        with torch.device('meta'):
             model = build(norm_cfg={'type': 'SyncBN'})
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         assert {type(m) for m in norms} <= {torch.nn.BatchNorm2d}
@@ -257,7 +256,7 @@ def test_drop_path(build):
 
 @pytest.mark.parametrize('build', STRUCTURES)
 def test_layer_depth(build):
-    with shapes_only():
+    with torch.device('meta'):
         model = build()
     depths = [
         model.get_layer_depth(f'backbone.{n}', 'backbone.') for n, _ in model.named_parameters()
