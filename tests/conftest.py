@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.network import Network
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
 
@@ -31,11 +31,13 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _forget_visualizers() -> None:
-    """mmengine gives the next run of this process that of the last, and its folder with it."""
+def _forget_runs() -> None:
+    """mmengine gives the next run of this process the visualizer of the last and its folder, and
+    one that starts within the same second its log file and its figures too.
+    """
     yield
-    for visualizer in (Visualizer, *Visualizer.__subclasses__()):
-        visualizer._instance_dict.clear()
+    for kind in (Visualizer, *Visualizer.__subclasses__(), MMLogger, MessageHub):
+        kind._instance_dict.clear()
 
 
 @pytest.fixture
