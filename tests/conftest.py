@@ -1,5 +1,6 @@
 """Fixtures."""
 
+import functools
 import gc
 import logging
 import signal
@@ -10,6 +11,7 @@ import pytest
 import torch
 from helpers.network import Network
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.utils.dl_utils import collect_env
 from mmengine.visualization import Visualizer
 
 
@@ -75,9 +77,9 @@ def small_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session', autouse=True)
 def quick_runner() -> None:
-    """Runners neither ask the compiler for its version nor lay out their config in PEP 8."""
+    """Runners ask the compiler for its version once, and do not lay out their config in PEP 8."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.runner.runner.collect_env', dict)
+        patch.setattr('mmengine.runner.runner.collect_env', functools.cache(collect_env))
         patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
         yield
 
