@@ -1,5 +1,7 @@
 """Fixtures."""
 
+import functools
+import gc
 import logging
 import signal
 import urllib.request
@@ -8,8 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.network import Network
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.utils.dl_utils import collect_env
 from mmengine.visualization import Visualizer
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow tests first, so that parallel runs end at the same time."""
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported; mmengine calls it for every data set."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @pytest.fixture(autouse=True)
@@ -18,11 +33,13 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _forget_visualizers() -> None:
-    """mmengine gives the next run of this process that of the last, and its folder with it."""
+def _forget_runs() -> None:
+    """mmengine gives the next run of this process the visualizer of the last and its folder, and
+    one that starts within the same second its log file and its figures too.
+    """
     yield
-    for visualizer in (Visualizer, *Visualizer.__subclasses__()):
-        visualizer._instance_dict.clear()
+    for kind in (Visualizer, *Visualizer.__subclasses__(), MMLogger, MessageHub):
+        kind._instance_dict.clear()
 
 
 @pytest.fixture
@@ -58,10 +75,24 @@ def small_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def quick_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runners that do not ask the compiler for its version."""
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+@pytest.fixture(scope='session', autouse=True)
+def quick_runner() -> None:
+    """Runners ask the compiler for its version once, and do not lay out their config in PEP 8."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.runner.runner.collect_env', functools.cache(collect_env))
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _quick_export() -> None:
+    """Exports in 8 bits are timed once, not for seconds."""
+    from lightvit_mm.export import exporting
+    from lightvit_mm.measure.timing import alternate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, 'alternate', lambda calls, **_: alternate(calls, rounds=1))
+        yield
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from helpers.variants import SMALLEST, largest_deviation, randomise_norms
+from helpers.variants import TINY, largest_deviation, randomise_norms
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize, prune
@@ -50,7 +50,7 @@ STEP = 1e-8
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
-each_family = pytest.mark.parametrize(('family', 'arch'), SMALLEST)
+each_family = pytest.mark.parametrize(('family', 'arch'), TINY)
 either_form = pytest.mark.parametrize('form', ['train', 'deploy'])
 
 

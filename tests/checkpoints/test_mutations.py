@@ -6,10 +6,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[1] / 'helpers/mutated_checkpoints.py'
 COUNT = 200
 
 
+@pytest.mark.slow
 def test_two_hundred_malformed_checkpoints(tmp_path):
     done = subprocess.run(
         [sys.executable, SCRIPT, tmp_path, str(COUNT), '0'], capture_output=True, text=True

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
+from helpers.configs import load_once
 from helpers.repository import REPOSITORY
 from safetensors.torch import save
 
@@ -12,7 +13,6 @@ from lightvit_mm.backbones.families import FAMILIES
 from lightvit_mm.backbones.repvit import RepViT
 from lightvit_mm.checkpoints.timm_weights import SCHEME
 from lightvit_mm.checkpoints.weights import WEIGHTS, find_weights, named_weights
-from lightvit_mm.engine.configs import load_config
 from lightvit_mm.errors import UserError
 
 CONFIGS = [f for f in sorted((REPOSITORY / 'configs').glob('*.py')) if '_in1k' not in f.stem]
@@ -46,7 +46,7 @@ def test_names_and_addresses_are_distinct():
 @pytest.mark.parametrize('file', CONFIGS, ids=lambda file: file.stem)
 def test_a_config_begins_with_the_first_weights_of_its_model(file):
     """Its first comment says where they are not the paper's own."""
-    config = load_config(str(file))
+    config = load_once(file)
     init_cfg = config.model.backbone.get('init_cfg')
     if init_cfg is None:
         assert 'shuffle' in file.stem or file.stem.endswith('_shapes')

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.variants import SMALLEST, largest_deviation
+from helpers.variants import TINY, largest_deviation
 from mmengine.runner import Runner
 
 import lightvit_mm.backbones  # noqa: F401
@@ -52,7 +52,7 @@ def test_without_a_backbone(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('family', 'arch'), SMALLEST)
+@pytest.mark.parametrize(('family', 'arch'), TINY)
 def test_one_graph(family, arch):
     torch._dynamo.reset()
     model, x = family(arch=arch).eval().switch_to_deploy(), torch.randn(1, 3, 64, 64)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.repository import REPOSITORY, run_tool
-from helpers.variants import SMALLEST, randomise_norms
+from helpers.variants import MINIATURES, TINY, randomise_norms
 from torch import nn
 
 from lightvit_mm.backbones import EdgeViT
@@ -58,7 +58,7 @@ def deployed(family, arch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('family', 'arch'), SMALLEST)
+@pytest.mark.parametrize(('family', 'arch'), TINY)
 def test_every_family(onnxruntime, family, arch, tmp_path):
     model = deployed(family, arch)
     names = [f'level{i}' for i in range(len(model.out_channels))]
@@ -244,7 +244,7 @@ def test_refusals(onnxruntime, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_dynamic_at_several_sizes(onnxruntime, tmp_path):
-    model = deployed(EdgeViT, 'xxs')
+    model = deployed(EdgeViT, MINIATURES[EdgeViT])
     names = [f'level{i}' for i in range(4)]
     made = export_subject(Subject(model, names, (64, 96), True, 2), tmp_path / 'backbone.onnx')
     assert [compared.shape[2:] for compared in made.checked] == [(64, 96), (96, 64), (128, 128)]

@@ -1,5 +1,6 @@
 """The checkout and its scripts."""
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -28,6 +29,7 @@ def run_tool(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedPro
 
 
 def _run(words: list[str], cwd: Path, environment: dict[str, str], outputs: list[Path]) -> None:
+    gc.freeze()  # else each collection copies what the server imported
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

@@ -32,29 +32,60 @@ SMALLEST = [
 ]
 
 
-def _maker(family: type, arch: str, **options: object) -> object:
-    words = [family.__name__, arch, *(f'{name}={value}' for name, value in options.items())]
+# Of each family, the fewest blocks and channels that run all of its code.
+MINIATURES = {
+    EdgeViT: {'embed_dims': (16, 16, 24, 32), 'depths': (1, 1, 1, 1), 'head_dim': 8},
+    MobileViT: {
+        'stem_dims': 8,
+        'embed_dims': (8, 12, 16, 24),
+        'depths': (1, 1, 1, 1),
+        'transformer_dims': (16, 20, 24),
+        'expand_ratio': 2,
+    },
+    RepViT: {'embed_dims': (16, 16, 24, 32), 'depths': (2, 1, 1, 1)},
+    EfficientViT: {
+        'embed_dims': (16, 24, 32),
+        'depths': (1, 1, 1),
+        'num_heads': (2, 3, 2),
+        'kernel_sizes': (7, 5, 3),
+    },
+    ShuffleSwin: {
+        'attend_dims': (12, 24, 48, 96),
+        'depths': (2, 1, 1, 1),
+        'num_heads': (3, 6, 6, 12),
+    },
+    ShuffleDeiT: {'attend_dims': 24, 'depths': (1, 1, 1, 1), 'num_heads': 3},
+    ShuffleT2TViT: {'attend_dims': 24, 'depths': (1, 1, 1, 1), 'num_heads': 2},
+}
+TINY = [pytest.param(family, arch, id=family.__name__) for family, arch in MINIATURES.items()]
+# Options that change the modules or the way through them.
+OPTIONS = [
+    (EdgeViT, 'xxs', {'out_norm': True}),
+    (MobileViT, 'xs', {'expand_last': True, 'output_stride': 16}),
+    (RepViT, 'm0_6', {'tap': 'pre_block'}),
+    (EfficientViT, 'm0', {'stem_level': True}),
+    (ShuffleSwin, 'extra_tiny', {'shuffle': False}),
+    (ShuffleDeiT, 'tiny', {'shuffle': False}),
+    (ShuffleT2TViT, '7', {'shuffle': False, 'levels_from': 'last'}),
+]
+
+
+def _maker(family: type, arch: str | dict, options: dict[str, object]) -> object:
+    words = [family.__name__, *([arch] if isinstance(arch, str) else [])]
+    words += [f'{name}={value}' for name, value in options.items()]
     return pytest.param(functools.partial(family, arch=arch, **options), id='-'.join(words))
 
 
-# Options that change the modules or the way through them, of which the smallest variants have none.
-UNUSUAL = [
-    _maker(EdgeViT, 'xxs', out_norm=True),
-    _maker(MobileViT, 'xs', expand_last=True, output_stride=16),  # the only padded heads
-    _maker(RepViT, 'm0_6', tap='pre_block'),
-    _maker(EfficientViT, 'm0', stem_level=True),
-    _maker(ShuffleSwin, 'extra_tiny', shuffle=False),
-    _maker(ShuffleDeiT, 'tiny', shuffle=False),
-    _maker(ShuffleT2TViT, '7', shuffle=False, levels_from='last'),
-]
-KINDS = [_maker(*parameters.values) for parameters in SMALLEST] + UNUSUAL
+UNUSUAL = [_maker(family, MINIATURES[family], options) for family, _, options in OPTIONS]
+# Every way through the code of a family, in its miniature.
+KINDS = [_maker(family, arch, {}) for family, arch in MINIATURES.items()] + UNUSUAL
 # Every variant, but m1 and m2 of RepViT, which are other names of m0_9 and m1_1.
 STRUCTURES = [
-    _maker(family, arch)
+    _maker(family, arch, {})
     for family in FAMILIES
     for arch in family.arch_settings
     if (family, arch) not in ((RepViT, 'm1'), (RepViT, 'm2'))
-] + UNUSUAL
+] + [_maker(*unusual) for unusual in OPTIONS]
 
 
 def randomise_norms(model: torch.nn.Module) -> None:
