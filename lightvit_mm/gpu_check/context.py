@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -57,11 +58,13 @@ class Context:
 
     Attributes:
         settings: what the user asked for.
+        scratch: folder that lasts as long as the whole check.
         until: time of `time.monotonic` at which the process is stopped.
         send: hands over a message to the process that writes the files.
     """
 
     settings: Settings
+    scratch: Path
     until: float
     send: Callable[[Message], None]
 
