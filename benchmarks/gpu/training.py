@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import median
 
 import lightvit_mm
+from gpu.context import Context
+from gpu.record import Check, Finding, Row, Skipped
 from lightvit_mm.carried import CONFIGS
 from lightvit_mm.engine.history import read_history
 from lightvit_mm.engine.whole_files import latest_checkpoint
 from lightvit_mm.errors import UserError
-from lightvit_mm.gpu_check.context import Context
-from lightvit_mm.gpu_check.record import Check, Finding, Row, Skipped
 from lightvit_mm.shapes.dataset import make_shapes
 
 CONFIG = 'retinanet_edgevit_xxs_shapes'

@@ -5,11 +5,10 @@ import sys
 import time
 
 import pytest
-
-from lightvit_mm.gpu_check import training
-from lightvit_mm.gpu_check.context import Context, Settings
-from lightvit_mm.gpu_check.record import Check, Skipped
-from lightvit_mm.gpu_check.training import EPOCHS, INTERVAL, train
+from gpu import training
+from gpu.context import Context, Settings
+from gpu.record import Check, Skipped
+from gpu.training import EPOCHS, INTERVAL, train
 
 # What the train command leaves in its folder, one epoch of 100 steps in a tenth of a second.
 TRAINER = """

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
+from gpu.context import Begun, Context, Done, Message, Settings
+from gpu.record import LOG, Failure, PartResult, Report, Skipped, check_folder
 from lightvit_mm.backbones.families import FAMILIES
 from lightvit_mm.benchmark.report import machine
-from lightvit_mm.gpu_check.context import Begun, Context, Done, Message, Settings
-from lightvit_mm.gpu_check.record import LOG, Failure, PartResult, Report, Skipped, check_folder
 from lightvit_mm.measure.load import usable_cores
 
 # A process of its own imports everything, which takes some seconds; with less, a part is skipped.
@@ -50,17 +50,16 @@ class Part:
     jobs: tuple[str, ...] = ('',)
 
 
-ROOM = 'lightvit_mm.gpu_check'
 TRAININGS = ('shapes', 'nuclei')
 # The most important first.
 PARTS = {
-    'correct': Part('Outputs and gradients', f'{ROOM}.correct:run', 110, ('operators', *FAMILIES)),
-    'training': Part('A real training', f'{ROOM}.training:run', 185, TRAININGS),
-    'steps': Part('Training steps of detectors', f'{ROOM}.steps:run', 75),
-    'backbones': Part('Backbones beside others', f'{ROOM}.backbones:run', 90),
-    'inference': Part('Inference of detectors', f'{ROOM}.inference:run', 45),
-    'classify': Part('Classification of small images', f'{ROOM}.classify:run', 65),
-    'rest': Part('The rest of the training', f'{ROOM}.training:run', 30, TRAININGS),
+    'correct': Part('Outputs and gradients', 'gpu.correct:run', 110, ('operators', *FAMILIES)),
+    'training': Part('A real training', 'gpu.training:run', 185, TRAININGS),
+    'steps': Part('Training steps of detectors', 'gpu.steps:run', 75),
+    'backbones': Part('Backbones beside others', 'gpu.backbones:run', 90),
+    'inference': Part('Inference of detectors', 'gpu.inference:run', 45),
+    'classify': Part('Classification of small images', 'gpu.classify:run', 65),
+    'rest': Part('The rest of the training', 'gpu.training:run', 30, TRAININGS),
 }
 
 
@@ -78,14 +77,11 @@ def check_gpu(
 
     Args:
         settings: what to run it with.
-        folder: folder of ``gpu_check.json``, ``gpu_check.md`` and ``gpu_check.log``.
+        folder: folder of the files.
         minutes: time for all of it.
         names: the parts to run; all without.
         parts: the parts that there are; `PARTS` without.
         say: shows a line to the user.
-
-    Returns:
-        What was found.
 
     Raises:
         UserError: a file cannot be written.
