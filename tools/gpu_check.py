@@ -15,7 +15,7 @@ import torch
 
 from lightvit_mm.errors import MissingFileError, UserError
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / 'benchmarks'))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
 from gpu.context import Settings
 from gpu.record import JSON, TABLES
 from gpu.running import PARTS, check_gpu
