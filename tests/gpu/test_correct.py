@@ -51,7 +51,7 @@ def test_a_wrong_device_fails(network):
     assert all(check.value > 0 for check in checks)
     names = {check.name.replace('edgevit_xxs', 'small') for check in checks}
     assert names == {*EXACT, *DEPLOYED, *LOW}
-    # In lower precision too, in which the network on the CPU is what it is compared with.
+    # In lower precision too, where the network in bf16 on the CPU is what it is compared with.
     assert {check.passed for check in checks} == {network is EdgeViT}
 
 
