@@ -10,7 +10,9 @@ HERE = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'lightvit_mm/__init__.py').read_text())[1]
 # The configs and tools in the package are links, which a wheel or an archive has as files.
 CARRIED = ['.mim/model-index.yml', '.mim/configs/*', '.mim/configs/_base_/*.py', '.mim/tools/*.py']
-FOR_CHECKOUTS = [f'.mim/tools/{tool}.py' for tool in ('_cuda', 'build_mmcv', 'choose', 'model_zoo')]
+FOR_CHECKOUTS = [
+    f'.mim/tools/{tool}.py' for tool in ('_cuda', 'build_mmcv', 'choose', 'gpu_check', 'model_zoo')
+]
 ONNX = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20']
 if not (HERE / 'lightvit_mm/.mim/configs/_base_').is_dir():
     sys.exit('lightvit_mm/.mim/configs is not a link to configs/: git clone -c core.symlinks=true')

@@ -20,7 +20,6 @@ COMMANDS = {
     'predict': 'predict.py',
     'export': 'export.py',
     'benchmark': 'benchmark.py',
-    'gpu-check': 'gpu_check.py',
     'reproduce': 'reproduce.py',
 }
 # Scripts of a checkout in our messages, and what does the same without one.

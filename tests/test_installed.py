@@ -17,7 +17,7 @@ from lightvit_mm.__main__ import COMMANDS
 pytestmark = pytest.mark.slow
 
 # Tools that write into a checkout, or set one up.
-NOT_CARRIED = {'build_mmcv', 'choose', 'model_zoo'}
+NOT_CARRIED = {'build_mmcv', 'choose', 'gpu_check', 'model_zoo'}
 QUICK = ('--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1')
 # docs/install.md: a base after an import of the package, a base that imports it, mmengine.hub.
 AFTER, IMPORTING, HUB = blocks(REPOSITORY / 'docs/install.md', 'python')

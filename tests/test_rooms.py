@@ -13,7 +13,7 @@ from helpers.repository import REPOSITORY
 PACKAGE = 'lightvit_mm'
 # From top to bottom. The rooms of a line import from the lines below it and not from each other.
 ROOMS = (
-    ('__main__', 'gpu_check'),
+    ('__main__',),
     ('benchmark', 'reporting'),
     ('reproduction', 'export'),
     ('engine', 'adapters'),

@@ -91,8 +91,9 @@ def test_the_other_stack_is_not_overwritten(tmp_path, options, found, named, uni
     ('listed', 'forced', 'chosen'),
     [
         ('', '', 'torch==2.13.0+cpu'),
-        ('GPU 0: NVIDIA H100 (UUID: GPU-1)', '', 'torch==2.13.0'),
-        ('', '1', 'torch==2.13.0'),
+        # The CPU build counts as newer than 2.13.0, so pip has to be kept from it.
+        ('GPU 0: NVIDIA H100 (UUID: GPU-1)', '', 'torch==2.13.0,!=2.13.0+cpu'),
+        ('', '1', 'torch==2.13.0,!=2.13.0+cpu'),
     ],
     ids=['CPU', 'GPU', 'forced'],
 )

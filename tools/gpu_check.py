@@ -7,15 +7,18 @@ time and memory of detectors and backbones, beside timm's. What is found is writ
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from _stack import user_errors
 
 import torch
 
 from lightvit_mm.errors import MissingFileError, UserError
-from lightvit_mm.gpu_check.context import Settings
-from lightvit_mm.gpu_check.record import JSON, TABLES
-from lightvit_mm.gpu_check.running import PARTS, check_gpu
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
+from gpu.context import Settings
+from gpu.record import JSON, TABLES
+from gpu.running import PARTS, check_gpu
 
 
 def choose_device(name: str) -> str:
@@ -68,14 +71,13 @@ def main() -> None:
         device = choose_device(args.device)
         settings = Settings(device, args.quick, args.nuclei, args.cifar10)
         report = check_gpu(settings, args.work_dir, args.minutes, args.parts)
-        failures = [each for part in report.parts for each in part.failures]
         unfinished = [part.name for part in report.parts if part.state != 'done']
-        print(f'{len(failures)} failures; results in {args.work_dir}: {TABLES}, {JSON}')
+        print(f'{len(report.failures)} failures; results in {args.work_dir}: {TABLES}, {JSON}')
         if unfinished:
             print(f'not finished: {", ".join(unfinished)}')
-        for each in failures:
+        for each in report.failures:
             print(each, file=sys.stderr)
-    if failures:
+    if report.failures:
         sys.exit(1)
 
 

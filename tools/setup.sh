@@ -283,7 +283,8 @@ install_torch() { # without dependencies: pip would try an index that is down fo
     if has 'No space left on device'; then return 1; fi
     echo "no CPU build of torch found: using the default one, which may take several GB"
   fi
-  pip_install --no-deps 'torch==2.13.0'
+  # the CPU build counts as newer, wherever pip's configuration names its index
+  pip_install --no-deps "torch==2.13.0${GPU:+,!=2.13.0+cpu}"
 }
 
 install_rest() {
@@ -297,7 +298,7 @@ install_rest() {
 install_all() {
   local mmcv='' started
   installed 'torch-2.13.*.dist-info/RECORD' || step 'installing torch' torch install_torch
-  step 'installing the build tools' build-tools \
+  step "installing torch's libraries and the build tools" build-tools \
     pip_install -c tools/requirements-common.txt torch numpy setuptools wheel ninja
   started=$SECONDS
   if ! installed 'mmcv/_ext*'; then

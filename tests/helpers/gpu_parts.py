@@ -4,9 +4,9 @@ import os
 import signal
 import time
 
-from lightvit_mm.gpu_check.context import Context
-from lightvit_mm.gpu_check.record import Check, Row
-from lightvit_mm.gpu_check.running import Part
+from gpu.context import Context
+from gpu.record import Check, Row
+from gpu.running import Part
 
 
 def find(context: Context, job: str) -> None:

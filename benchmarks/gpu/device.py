@@ -1,9 +1,8 @@
-"""What only a GPU has: graphs, kernels, and a memory of its own."""
+"""What only a GPU has: graphs and kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,40 +12,14 @@ from lightvit_mm.measure.profiling import top_operators
 WARM_UP = 3
 
 
-def peak_megabytes(call: Callable[[], Any], device: str) -> float | None:
-    """Most memory that tensors take during a call, with those that were there; None on a CPU."""
-    if device == 'cpu':
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() / 1e6
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """What a call makes the device do.
-
-    Attributes:
-        launches: number of kernels, copies and fills on a GPU; of operators on a CPU.
-        milliseconds: their time in total.
-        longest: the names of those that take the most time, with their share.
-    """
-
-    launches: int
-    milliseconds: float
-    longest: str
-
-
-def kernels(call: Callable[[], Any], device: str) -> Kernels:
-    """Profile a call."""
+def kernels(call: Callable[[], Any], device: str) -> dict[str, Any]:
+    """Cells of a table: kernels, copies and fills of a call on a GPU; operators on a CPU."""
     found = [each for each in top_operators(call, device) if each.milliseconds > 0]
-    return Kernels(
-        sum(each.calls for each in found),
-        sum(each.milliseconds for each in found),
-        '; '.join(f'{each.name[:60]} {each.share:.0%}' for each in found[:3]),
-    )
+    return {
+        'launches': sum(each.calls for each in found),
+        'kernels ms': sum(each.milliseconds for each in found),
+        'longest': '; '.join(f'{each.name[:60]} {each.share:.0%}' for each in found[:3]),
+    }
 
 
 def graphed(call: Callable[[torch.Tensor], Any], image: torch.Tensor) -> Callable[..., Any]:

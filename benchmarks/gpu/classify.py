@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from gpu.context import Context
+from gpu.record import Check, Finding, Row
+from gpu.training import finish
 from lightvit_mm.engine.history import read_history
 from lightvit_mm.errors import UserError
-from lightvit_mm.gpu_check.context import Context
-from lightvit_mm.gpu_check.record import Check, Finding, Row
-from lightvit_mm.gpu_check.training import finish
 
 # Name, config and changes of it: the channel shuffle stands beside the plain network.
 NETWORKS = (
@@ -29,28 +29,16 @@ BATCH = 256
 
 
 def run(context: Context, job: str = '') -> None:
-    """Train, if a folder is given.
-
-    Args:
-        context: the surroundings.
-        job: there is only one.
-    """
-    for name, config, changes in NETWORKS:
-        measure = partial(train_classifier, context, name, config, changes)
-        context.attempt(f'CIFAR-10, {name}', measure, 60)
+    """Train each of `NETWORKS`, if a folder is given."""
+    for network in NETWORKS:
+        measure = partial(train_classifier, context, *network)
+        context.attempt(f'CIFAR-10, {network[0]}', measure, 60)
 
 
 def train_classifier(
     context: Context, name: str, config: str, changes: Sequence[str]
 ) -> Iterator[Finding]:
-    """Train the recipe of a backbone, shortened, on folders of images for each class.
-
-    Args:
-        context: the surroundings.
-        name: name of the network.
-        config: name of its config.
-        changes: options for ``--cfg-options``.
-    """
+    """Train the recipe of a backbone, shortened, on folders of images for each class."""
     root, quick = context.settings.cifar10, context.settings.quick
     if root is None:
         raise UserError('--cifar10 names no folder')

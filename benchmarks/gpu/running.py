@@ -8,21 +8,23 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gpu.context import Begun, Context, Done, Message, Settings
+from gpu.record import LOG, Failure, PartResult, Report, Skipped, check_folder
 from lightvit_mm.backbones.families import FAMILIES
 from lightvit_mm.benchmark.report import machine
-from lightvit_mm.gpu_check.context import Begun, Context, Done, Message, Settings
-from lightvit_mm.gpu_check.record import LOG, Failure, PartResult, Report, Skipped, check_folder
 from lightvit_mm.measure.load import usable_cores
 
 # A process of its own imports everything, which takes some seconds; with less, a part is skipped.
@@ -48,15 +50,16 @@ class Part:
     jobs: tuple[str, ...] = ('',)
 
 
-ROOM = 'lightvit_mm.gpu_check'
+TRAININGS = ('shapes', 'nuclei')
 # The most important first.
 PARTS = {
-    'correct': Part('Outputs and gradients', f'{ROOM}.correct:run', 120, ('operators', *FAMILIES)),
-    'training': Part('A real training', f'{ROOM}.training:run', 230, ('shapes', 'nuclei')),
-    'steps': Part('Training steps of detectors', f'{ROOM}.steps:run', 90),
-    'backbones': Part('Backbones beside others', f'{ROOM}.backbones:run', 100),
-    'inference': Part('Inference of detectors', f'{ROOM}.inference:run', 50),
-    'classify': Part('Classification of small images', f'{ROOM}.classify:run', 10),
+    'correct': Part('Outputs and gradients', 'gpu.correct:run', 110, ('operators', *FAMILIES)),
+    'training': Part('A real training', 'gpu.training:run', 185, TRAININGS),
+    'steps': Part('Training steps of detectors', 'gpu.steps:run', 75),
+    'backbones': Part('Backbones beside others', 'gpu.backbones:run', 90),
+    'inference': Part('Inference of detectors', 'gpu.inference:run', 45),
+    'classify': Part('Classification of small images', 'gpu.classify:run', 65),
+    'rest': Part('The rest of the training', 'gpu.training:run', 30, TRAININGS),
 }
 
 
@@ -74,14 +77,11 @@ def check_gpu(
 
     Args:
         settings: what to run it with.
-        folder: folder of ``gpu_check.json``, ``gpu_check.md`` and ``gpu_check.log``.
+        folder: folder of the files.
         minutes: time for all of it.
         names: the parts to run; all without.
         parts: the parts that there are; `PARTS` without.
         say: shows a line to the user.
-
-    Returns:
-        What was found.
 
     Raises:
         UserError: a file cannot be written.
@@ -99,33 +99,39 @@ def check_gpu(
     Path(folder, LOG).write_text(f'== {report.command}\n')
     report.write()
     end = time.monotonic() + 60 * minutes
-    for number, result in enumerate(report.parts):
-        weights = [part.weight for part in list(chosen.values())[number:]]
-        begin = time.monotonic()
-        seconds = (end - begin) * weights[0] / sum(weights)
-        say(f'== {result.title}, at most {max(seconds, 0.0):.0f} s')
-        if seconds < LEAST_SECONDS:
-            result.state = f'not run: {max(seconds, 0.0):.0f} s were left for it'
-        else:
-            result.state = 'running'
-            _run_part(chosen[result.name], settings, begin + seconds, result, report, say)
-        result.seconds = time.monotonic() - begin
-        report.write()
-        say(f'{result.state}, {result.seconds:.0f} s')
+    with tempfile.TemporaryDirectory(prefix='gpu_check-') as scratch:
+        for number, result in enumerate(report.parts):
+            weights = [part.weight for part in list(chosen.values())[number:]]
+            begin = time.monotonic()
+            seconds = (end - begin) * weights[0] / sum(weights)
+            say(f'== {result.title}, at most {max(seconds, 0.0):.0f} s')
+            if seconds < LEAST_SECONDS:
+                result.state = f'not run: {max(seconds, 0.0):.0f} s were left for it'
+            else:
+                result.state = 'running'
+                send = partial(_add, result, say)
+                context = Context(settings, Path(scratch), begin + seconds, send)
+                _run_part(chosen[result.name], context, result, report)
+            result.seconds = time.monotonic() - begin
+            report.write()
+            say(f'{result.state}, {result.seconds:.0f} s')
     return report
+
+
+def _add(result: PartResult, say: Callable[[str], None], finding: Any) -> None:
+    result.findings.append(finding)
+    say(str(finding))
 
 
 class _Worker:
     """A process that does one job of a part."""
 
-    def __init__(
-        self, part: Part, job: str, settings: Settings, until: float, log: Path, threads: int
-    ) -> None:
+    def __init__(self, part: Part, job: str, context: Context, log: Path, threads: int) -> None:
         self.job = job
         self.doing = ''
         self.finished = False
         self.receiver, sender = PROCESSES.Pipe(duplex=False)
-        arguments = (sender, part.run, job, settings, until, log, threads)
+        arguments = (replace(context, send=sender.send), part.run, job, log, threads)
         self.process = PROCESSES.Process(target=_work, args=arguments)
         self.process.start()
         sender.close()
@@ -147,29 +153,18 @@ class _Worker:
         self.receiver.close()
 
 
-def _run_part(
-    part: Part,
-    settings: Settings,
-    until: float,
-    result: PartResult,
-    report: Report,
-    say: Callable[[str], None],
-) -> None:
+def _run_part(part: Part, context: Context, result: PartResult, report: Report) -> None:
     begin = time.monotonic()
     cores = len(usable_cores())
     slots = min(len(part.jobs), max(cores // 2, 1))
     waiting, workers = list(part.jobs), list[_Worker]()
 
-    def add(finding: Any) -> None:
-        result.findings.append(finding)
-        say(str(finding))
-
     try:
         while waiting or workers:
             while waiting and len(workers) < slots:
                 log, threads = report.folder / LOG, max(cores // slots, 1)
-                workers.append(_Worker(part, waiting.pop(0), settings, until, log, threads))
-            left = until - time.monotonic()
+                workers.append(_Worker(part, waiting.pop(0), context, log, threads))
+            left = context.until - time.monotonic()
             if left <= 0:
                 break
             # Not longer, since a process that it started may keep the pipe of an ended one open.
@@ -183,13 +178,14 @@ def _run_part(
                     elif isinstance(message, Done):
                         worker.finished = True
                     else:
-                        add(message)
+                        context.send(message)
                 if worker.finished or ended:
                     if not worker.finished:
                         worker.process.join(5.0)
                         status = worker.process.exitcode
                         name = worker.doing or worker.job or result.name
-                        add(Failure(name, f'its process ended with status {status}, see {LOG}'))
+                        error = f'its process ended with status {status}, see {LOG}'
+                        context.send(Failure(name, error))
                     worker.stop()
                     workers.remove(worker)
             if len(result.findings) > known:
@@ -199,9 +195,9 @@ def _run_part(
         for worker in workers:
             result.state = 'stopped at the end of its time'
             name = worker.doing or worker.job or result.name
-            add(Failure(name, f'was stopped after {time.monotonic() - begin:.0f} s'))
+            context.send(Failure(name, f'was stopped after {time.monotonic() - begin:.0f} s'))
         for job in waiting:
-            add(Skipped(job, 'no time was left'))
+            context.send(Skipped(job, 'no time was left'))
     except BaseException:
         result.state = 'interrupted'
         report.write()
@@ -211,15 +207,7 @@ def _run_part(
             worker.stop()
 
 
-def _work(
-    sender: Connection,
-    run: str,
-    job: str,
-    settings: Settings,
-    until: float,
-    log: Path,
-    threads: int,
-) -> None:
+def _work(context: Context, run: str, job: str, log: Path, threads: int) -> None:
     """What a process of a part does."""
     os.setpgrp()
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -231,8 +219,8 @@ def _work(
     torch.set_num_threads(threads)
     os.environ.setdefault('TORCHINDUCTOR_COMPILE_THREADS', str(threads))
     module, _, function = run.partition(':')
-    getattr(importlib.import_module(module), function)(Context(settings, until, sender.send), job)
-    sender.send(Done())
+    getattr(importlib.import_module(module), function)(context, job)
+    context.send(Done())
 
 
 def _end_with_parent() -> None:
