@@ -1,9 +1,17 @@
 // Draw a detector's boxes on a photo: detect_ncnn MODEL.ncnn.param PHOTO OUT [SCORE_THR]
 //
-// Copy this file and the model's .param, .bin and .json files to the device. It needs ncnn and
-// OpenCV, or ncnn alone if that was built with -DNCNN_SIMPLEOCV=ON, but neither PyTorch nor
-// lightvit_mm. The input size, the class names, how to resize a photo and how to choose among the
-// boxes are in the .json file. To build it, write a CMakeLists.txt beside this file,
+// Copy this file and the model's .param, .bin and .json files to the device. The input size, the
+// class names, how to resize a photo and how to choose among the boxes are in the .json file.
+// Neither PyTorch nor lightvit_mm is needed, only a C++17 compiler, CMake, and ncnn. Built as
+// follows, ncnn reads and draws photos itself (without turning them as their EXIF data says):
+//
+//     git clone --depth 1 --branch 20261020 https://github.com/Tencent/ncnn
+//     cmake -S ncnn -B ncnn/build -DCMAKE_BUILD_TYPE=Release -DNCNN_SIMPLEOCV=ON
+//     cmake ncnn/build -DNCNN_BUILD_TOOLS=OFF -DNCNN_BUILD_EXAMPLES=OFF -DNCNN_BUILD_BENCHMARK=OFF
+//     cmake --build ncnn/build --target install --parallel 4
+//
+// An ncnn without NCNN_SIMPLEOCV needs OpenCV too (libopencv-dev in Debian). Write this
+// CMakeLists.txt beside this file,
 //
 //     cmake_minimum_required(VERSION 3.10)
 //     project(detect_ncnn CXX)
@@ -17,8 +25,10 @@
 //         target_link_libraries(detect_ncnn ${OpenCV_LIBS})
 //     endif()
 //
-// and run: cmake -B build -DCMAKE_BUILD_TYPE=Release -Dncnn_DIR=NCNN/lib/cmake/ncnn
-//          cmake --build build
+// and build it:
+//
+//     cmake -B build -DCMAKE_BUILD_TYPE=Release -Dncnn_DIR=$PWD/ncnn/build/install/lib/cmake/ncnn
+//     cmake --build build
 
 #include <algorithm>
 #include <cmath>
@@ -204,13 +214,14 @@ int detect(const std::string& model, const std::string& file, const std::string&
 }
 
 int main(int count, char** arguments) {
-    if (count < 4 || count > 5) {
+    char* rest = nullptr;
+    const double score_thr = count > 4 ? std::strtod(arguments[4], &rest) : 0.3;
+    if (count < 4 || count > 5 || (rest && *rest)) {
         std::fprintf(stderr, "usage: detect_ncnn MODEL.ncnn.param PHOTO OUT [SCORE_THR (0.3)]\n");
         return 2;
     }
     try {
-        return detect(arguments[1], arguments[2], arguments[3],
-                      count > 4 ? std::atof(arguments[4]) : 0.3);
+        return detect(arguments[1], arguments[2], arguments[3], score_thr);
     } catch (const std::exception& error) {
         std::fprintf(stderr, "error: %s\n", error.what());
         return 2;

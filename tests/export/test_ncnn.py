@@ -1,9 +1,15 @@
 """ncnn files."""
 
 import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
 
 import mmcv
 import pytest
+import torch
 from helpers.detectors import random_detector, save_detector
 from helpers.repository import REPOSITORY
 from helpers.variants import MINIATURES, randomise_vectors
@@ -23,30 +29,104 @@ from lightvit_mm.runtimes.session import open_file
 LIGHT = str(REPOSITORY / 'configs/light_edgevit_xxs_shapes.py')
 
 
-def test_a_detector(shapes, tmp_path):
-    image = str(sorted((shapes / 'images/val').glob('*.png'))[0])
-    detector = random_detector(load_config(LIGHT))
-    checkpoint = save_detector(detector, tmp_path / 'epoch_1.pth')
-    out = tmp_path / 'made/model.ncnn.param'
-    made = export(load_config(LIGHT), checkpoint, str(out), (128, 128), images=[image])
+@pytest.fixture(scope='module')
+def image(shapes):
+    return str(sorted((shapes / 'images/val').glob('*.png'))[0])
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp('trained') / 'epoch_1.pth'
+    return save_detector(random_detector(load_config(LIGHT)), file)
+
+
+@pytest.fixture(scope='module')
+def made(checkpoint, image, tmp_path_factory):
+    out = tmp_path_factory.mktemp('made') / 'model.ncnn.param'
+    return export(load_config(LIGHT), checkpoint, str(out), (128, 128), images=[image])
+
+
+def detections(weights, photo, folder):
+    """What tools/predict.py finds."""
+    done = predict(load_config(LIGHT), str(weights), str(photo), str(folder / 'out'))
+    (entry,) = json.loads(done.json_file.read_text())['images']
+    return entry['detections']
+
+
+def test_a_detector(checkpoint, made, image, tmp_path):
     assert made.deviation < 1e-4
     assert made.checked[1].detections > 20
     beside = ['model.ncnn.bin', 'model.ncnn.json', 'model.ncnn.param']
-    assert sorted(file.name for file in out.parent.iterdir()) == beside
-    assert open_file(out).metadata['task'] == 'detection'
-    found = []
-    for weights in (checkpoint, str(out)):
-        done = predict(load_config(LIGHT), weights, image, str(tmp_path / 'out'))
-        (entry,) = json.loads(done.json_file.read_text())['images']
-        found.append(entry['detections'])
+    assert sorted(file.name for file in made.file.parent.iterdir()) == beside
+    assert open_file(made.file).metadata['task'] == 'detection'
+    found = [detections(weights, image, tmp_path) for weights in (checkpoint, made.file)]
     assert len(found[0]) == len(found[1]) > 20
     for ours, theirs in zip(*found, strict=True):
         assert ours['class'] == theirs['class']
         assert ours['score'] == pytest.approx(theirs['score'], abs=1e-4)
         assert ours['box_xyxy'] == pytest.approx(theirs['box_xyxy'], abs=0.06)
-    out.with_suffix('.bin').write_bytes(b'')
+    broken = shutil.copy(made.file, tmp_path)
+    for suffix, content in (('.json', made.file.with_suffix('.json').read_bytes()), ('.bin', b'')):
+        (tmp_path / made.file.name).with_suffix(suffix).write_bytes(content)
     with pytest.raises(UserError, match=r'model\.ncnn\.param is not a file that ncnn can run'):
-        open_file(out).run(mmcv.imread(image).transpose(2, 0, 1)[None].astype('float32'))
+        open_file(broken).run(mmcv.imread(image).transpose(2, 0, 1)[None].astype('float32'))
+
+
+@pytest.fixture(scope='module')
+def example(tmp_path_factory):
+    """examples/detect_ncnn.cpp, built by the lines of its first comment."""
+    if not shutil.which('cmake'):
+        pytest.skip('no cmake on the path')
+    folder = tmp_path_factory.mktemp('example')
+    source = shutil.copy(REPOSITORY / 'examples/detect_ncnn.cpp', folder)
+    comment = Path(source).read_text().split('\n\n')[0]
+    lines = re.findall(r'^//     (.+)$', comment, re.MULTILINE)
+    first = lines.index('cmake_minimum_required(VERSION 3.10)')
+    *recipe, configure, build = lines[first:]
+    (folder / 'CMakeLists.txt').write_text('\n'.join(recipe))
+    for command in (configure, build):
+        # CMake also takes the folder from the environment.
+        words = [word for word in shlex.split(command) if not word.startswith('-Dncnn_DIR=')]
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+        if 'package configuration file provided by "ncnn"' in done.stderr:
+            pytest.skip(
+                'CMake does not find ncnn: build it (examples/detect_ncnn.cpp has the lines) and '
+                'set ncnn_DIR to its folder lib/cmake/ncnn'
+            )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / 'build/detect_ncnn'
+
+
+def test_the_example(example, made, image, tmp_path):
+    photo, drawn = tmp_path / 'in/photo.png', tmp_path / 'drawn.png'
+    mmcv.imwrite(mmcv.imread(image)[:100], str(photo))
+    words = [example, made.file, photo, drawn]
+    done = subprocess.run(words, env={}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert last == f'wrote {drawn}'
+    expected = [d for d in detections(made.file, photo, tmp_path) if d['score'] >= 0.3]
+    assert len(lines) == len(expected) > 5
+    for line in lines:  # nearly equal scores may change places
+        name, score, *box = line.split()
+        same = [
+            found
+            for found in expected
+            if found['class'] == name
+            and float(score) == pytest.approx(found['score'], abs=0.002)
+            and [*map(float, box)] == pytest.approx(found['box_xyxy'], abs=0.06)
+        ]
+        assert same, line
+        expected.remove(same[0])
+    # The border of the best box is red.
+    left, top = (round(float(value)) for value in lines[0].split()[2:4])
+    assert list(mmcv.imread(drawn)[top + 3, left]) == [0, 0, 255]
+    done = subprocess.run([example, made.file, tmp_path / 'none.png', drawn], capture_output=True)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f'error: {tmp_path}/none.png is not an image\n'.encode(),
+    )
 
 
 class Windows(nn.Module):

@@ -80,6 +80,23 @@ def test_every_family(onnxruntime, family, arch, tmp_path):
     assert list(tmp_path.iterdir()) == [made.file]
 
 
+class Product(nn.Module):
+    def forward(self, x):
+        rows, columns = x[0], x[0].sin()
+        return (rows @ columns.transpose(1, 2)).transpose(1, 2)
+
+
+def test_products_are_not_transposed_afterwards(onnxruntime, tmp_path):
+    import onnx
+
+    subject = Subject(Product(), ['product'], (8, 4))
+    made = export_subject(subject, tmp_path / 'product.onnx')
+    assert made.deviation < 1e-5
+    kinds = [node.op_type for node in onnx.load(made.file).graph.node]
+    assert kinds.count('Transpose') == 1
+    assert kinds[-1] == 'MatMul'
+
+
 def test_preprocessing_is_that_of_openmmlab():
     from mmdet.models import DetDataPreprocessor
 
