@@ -1,9 +1,9 @@
 """What can be exported to which format: python benchmarks/export_formats.py --image PHOTO
 
 Every row is a real export of a model with random weights: the smallest variant of each family with
-two detectors' and two segmentors' heads, and every head on one family. Its file is run and compared with
-PyTorch, on random images and on the photo, as tools/export.py does. The table in docs/deploy.md is
-replaced by the result.
+the heads of two detectors and of two segmentors, and every head on one family. Its file is run and
+compared with PyTorch, on random images and on the photo, as tools/export.py does. The table in
+docs/deploy.md is replaced by the result.
 """
 
 import argparse
