@@ -54,6 +54,13 @@ def quantize_onnx(file: Path, out: Path, images: Iterable[np.ndarray], results: 
         prepared = Path(folder) / 'prepared.onnx'
         # Its symbolic shape inference does not support NonMaxSuppression; onnx's own does.
         quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        weights = {weight.name for weight in graph.initializer}
+        products = [
+            node.name
+            for node in graph.node
+            if node.op_type in QUANTISED and node.input[1] not in weights
+        ]
         quantize_static(
             prepared,
             out,
@@ -62,9 +69,10 @@ def quantize_onnx(file: Path, out: Path, images: Iterable[np.ndarray], results: 
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            # 'MatMulConstBOnly' has no effect on files in QDQ format.
+            nodes_to_exclude=products,
             extra_options={
-                'MatMulConstBOnly': True,
-                'OpTypesToExcludeOutputQuantization': [] if results else list(QUANTISED),
+                'OpTypesToExcludeOutputQuantization': [] if results else list(QUANTISED)
             },
         )
     return _layers(onnx.load(out).graph)
