@@ -206,7 +206,8 @@ int detect(const std::string& model, const std::string& file, const std::string&
         const cv::Point corner(std::lrint(left), std::lrint(top));
         const cv::Point opposite(std::lrint(right), std::lrint(bottom));
         cv::rectangle(photo, corner, opposite, red, 2);
-        cv::putText(photo, name, corner, cv::FONT_HERSHEY_SIMPLEX, 0.5, red);
+        const cv::Point start(corner.x, std::max(corner.y, 20));  // inside the picture
+        cv::putText(photo, name, start, cv::FONT_HERSHEY_SIMPLEX, 0.5, red);
     }
     if (!cv::imwrite(out, photo)) throw std::runtime_error(out + " cannot be written");
     std::printf("wrote %s\n", out.c_str());

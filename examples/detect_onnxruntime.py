@@ -73,9 +73,8 @@ def main():
         print(f'{name} {score:.3f} {left:.1f} {top:.1f} {right:.1f} {bottom:.1f}')
         corner = round(left), round(top)
         cv2.rectangle(photo, corner, (round(right), round(bottom)), (0, 0, 255), 2)
-        cv2.putText(
-            photo, f'{name} {score:.2f}', corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 255)
-        )
+        text, start = f'{name} {score:.2f}', (corner[0], max(corner[1], 12))  # inside the picture
+        cv2.putText(photo, text, start, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 255))
     if not cv2.imwrite(args.out, photo):
         parser.error(f'{args.out} cannot be written')
     print(f'wrote {args.out}')
