@@ -76,6 +76,11 @@ def export_all(
     image = read_image(photo, SIZE)
     whole = load_whole(str(ROOT / f'configs/{name}.py'))
     if whole.is_detector:
+        head = getattr(whole.model, 'bbox_head', None)
+        if hasattr(head, 'rtm_reg'):
+            # With random weights the sides of RTMDet's boxes are around 0, and can all be negative.
+            for layer in head.rtm_reg:
+                torch.nn.init.ones_(layer.bias)
         set_candidates(whole, normalised(whole, image))
     cells = dict(kept)
     for form in FORMATS:
