@@ -161,7 +161,7 @@ ncnn::Mat fit(const cv::Mat& photo, const std::string& json, cv::Size& size) {
     for (int channel = 0; channel < 3; ++channel) {
         for (int y = 0; y < height; ++y) {
             float* row = input.channel(channel).row(y);
-            std::fill(row, row + width, float(std::lrint(pad.at(channel))));
+            std::fill(row, row + width, float(pad.at(channel)));
             if (y >= size.height) continue;
             for (int x = 0; x < size.width; ++x) row[x] = small.ptr(y)[3 * x + channel];
         }
