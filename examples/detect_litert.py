@@ -104,6 +104,8 @@ def main():
         if score < args.score_thr:
             continue
         name, (left, top, right, bottom) = made['classes'][label], box.tolist()
+        if left == right or top == bottom:  # it was in the padding
+            continue
         print(f'{name} {score:.3f} {left:.1f} {top:.1f} {right:.1f} {bottom:.1f}')
         corner = round(left), round(top)
         cv2.rectangle(photo, corner, (round(right), round(bottom)), (0, 0, 255), 2)

@@ -200,6 +200,7 @@ int detect(const std::string& model, const std::string& file, const std::string&
         const auto line = [&](float y) { return high * std::clamp(y, 0.f, float(size.height)); };
         const float left = column(found.left), right = column(found.right);
         const float top = line(found.top), bottom = line(found.bottom);
+        if (left == right || top == bottom) continue;  // it was in the padding
         const std::string& name = classes.at(found.label);
         std::printf("%s %.3f %.1f %.1f %.1f %.1f\n", name.c_str(), found.score, left, top, right,
                     bottom);

@@ -91,6 +91,8 @@ class ExportedModel(nn.Module):
             return self._segmented(sample, made['logits'][:, :, :height, :width])
         made['boxes'][:, 0::2].clamp_(0, width)
         made['boxes'][:, 1::2].clamp_(0, height)
+        inside = (made['boxes'][:, :2] < made['boxes'][:, 2:]).all(1)  # not only in the padding
+        made = {name: values[inside] for name, values in made.items()}
         return self._detected(sample, made, (height, width))
 
     def _detected(self, sample: Any, made: dict[str, torch.Tensor], size: Size) -> Any:
