@@ -176,6 +176,7 @@ def _name(
     centred: bool = False,
 ) -> None:
     """Write on a coloured background above a place, or around it, moved to be in the picture."""
+    text = ' '.join(text.split())  # Pillow measures one line only
     letters = font(round(FONT_SIZE * _growth(size)))
     margin = round(letters.size / 6)
     width, height = draw.textlength(text, font=letters) + 2 * margin, letters.size + margin + 1

@@ -40,7 +40,7 @@ class ExportedModel(nn.Module):
         padding: colour of the padding, blue, green and red; None means the mean colour.
 
     Raises:
-        UserError: the file is missing, its runtime cannot read it, or it outputs no predictions.
+        UserError: the file is missing, its runtime cannot read it, or it is for another task.
     """
 
     def __init__(
@@ -48,11 +48,13 @@ class ExportedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.session = open_file(file)
-        made, outputs = self.session.metadata, self.session.outputs
-        if 'classes' not in made or not {'boxes', 'logits'} & set(outputs):
+        made = self.session.metadata
+        kind = 'segmentation' if 'decode_head' in settings else 'detection'
+        if made.get('task') != kind:
+            given = f'a {made["task"]} file' if 'task' in made else 'not a file of tools/export.py'
             raise UserError(
-                f'{file}: outputs {", ".join(outputs)} are no predictions. Give a whole detector '
-                'or segmentor exported by tools/export.py (without --backbone-only)'
+                f'{file} is {given}, and the config is one for {kind}: give a file that '
+                'tools/export.py wrote with this config (without --backbone-only)'
             )
         self.file = file
         palette = made['palette']
@@ -166,7 +168,9 @@ def fit_pipeline(pipeline: list[Any], size: Size | None) -> list[float] | None:
     if size is None:
         return colour
     for step in pipeline:
-        if step['type'] == 'Resize' and 'scale' in step:
+        if step['type'] == 'Resize' and step.get('scale'):
+            if isinstance(step['scale'], int):
+                step['scale'] = (step['scale'], step['scale'])
             shorter, longer = sorted(step['scale'])
             fits = longer <= max(size) and shorter <= min(size)
             if not step.get('keep_ratio', False) or not fits:

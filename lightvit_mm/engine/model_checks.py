@@ -18,7 +18,7 @@ from lightvit_mm.backbones import PyramidBackbone
 from lightvit_mm.checkpoints import CheckpointError, WeightsError
 from lightvit_mm.checkpoints.layout import form_misfit, has_values, unwrap
 from lightvit_mm.classification import ImageClassifier
-from lightvit_mm.errors import ConfigError
+from lightvit_mm.errors import ConfigError, UserError
 
 MAX_NAMED = 8  # tensors per warning; a Mask R-CNN has six in its last layers
 
@@ -168,6 +168,19 @@ def warn_of_other_classes(checkpoint: str, classes: Sequence[str]) -> None:
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
     for warning in _other_classes(content, checkpoint, classes):
         print_log(f'{checkpoint}: {warning}', logger='current', level=logging.WARNING)
+
+
+def check_exported_classes(file: str, theirs: Sequence[str], classes: Sequence[str]) -> None:
+    """Warn if an exported file has other classes than those of the data.
+
+    Raises:
+        UserError: it has another number of classes.
+    """
+    content = {'meta': {'dataset_meta': {'classes': theirs}}}
+    for warning in _other_classes(content, file, classes):
+        if len(theirs) != len(classes):
+            raise UserError(f'{file}: {warning}. Give the config and the data of this file')
+        print_log(f'{file}: {warning}', logger='current', level=logging.WARNING)
 
 
 def meta_of(content: Mapping[str, Any], source: str) -> Mapping[str, Any]:

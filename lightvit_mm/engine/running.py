@@ -22,13 +22,14 @@ from lightvit_mm.classification.published import use_published_input
 from lightvit_mm.data.checking import check_before_run
 from lightvit_mm.data.config import data_paths, datasets_of, is_classifier
 from lightvit_mm.engine.amp import use_amp
-from lightvit_mm.engine.exported_model import is_exported, use_exported
+from lightvit_mm.engine.exported_model import ExportedModel, is_exported, use_exported
 from lightvit_mm.engine.first_screen import FirstScreenHook, QuietRunner
 from lightvit_mm.engine.launching import LAUNCHERS, join_process_group, leave_process_group
 from lightvit_mm.engine.locking import lock_work_dir
 from lightvit_mm.engine.memory import ResidentMemoryHook, keep_freed_memory
 from lightvit_mm.engine.model_checks import (
     check_channels,
+    check_exported_classes,
     meta_of,
     require_whole,
     warn_of_new_weights,
@@ -208,9 +209,12 @@ def test(
             labels = stack.enter_context(_finished_labels(out))
             config.test_evaluator.update(output_dir=labels, keep_results=True)
         runner = _runner(config, EvaluatingRunner)
-        if not is_exported(checkpoint):
-            require_whole(bare_model(runner), checkpoint)
-            warn_of_other_classes(checkpoint, _classes(config, 'test'))
+        model, classes = bare_model(runner), _classes(config, 'test')
+        if isinstance(model, ExportedModel):
+            check_exported_classes(checkpoint, model.dataset_meta['classes'], classes)
+        else:
+            require_whole(model, checkpoint)
+            warn_of_other_classes(checkpoint, classes)
         if out and is_detector:
             from mmdet.evaluation import DumpDetResults
 

@@ -107,7 +107,8 @@ def run_converter(python: str, script: str, arguments: Sequence[str | Path], tit
     # -I: the modules of this folder would hide packages of the same names. The warnings of many
     # libraries would hide what goes wrong.
     command = [python, '-I', '-u', '-W', 'ignore', str(Path(__file__).with_name(f'{script}.py'))]
-    command += map(str, arguments)
+    # It runs in another folder.
+    command += [str(x.absolute() if isinstance(x, Path) else x) for x in arguments]
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status(title) as status:
         process = subprocess.Popen(
@@ -124,5 +125,5 @@ def run_converter(python: str, script: str, arguments: Sequence[str | Path], tit
             process.kill()
     if code:
         end = '\n    '.join(lines[-SHOWN:])
-        raise UserError(f'{title} failed with status {code}; nothing was written:\n    {end}')
+        raise UserError(f'{title} failed with status {code}; it wrote nothing:\n    {end}')
     return lines[-1] if lines else ''

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from lightvit_mm.export.subject import (
 )
 from lightvit_mm.files import check_output_file, whole_files
 from lightvit_mm.measure.timing import alternate
-from lightvit_mm.runtimes.session import Session, Size, open_file
+from lightvit_mm.runtimes.session import METADATA, Session, Size, open_file
 
 __all__ = ['Exported', 'Quantised', 'export', 'export_subject']
 
@@ -112,6 +113,11 @@ def export(
             for, the checkpoint does not fit the config, an image cannot be read, the file does not
             run or deviates, or ``out`` is something else or cannot be written.
     """
+    if quantize == '':
+        raise UserError(
+            '--quantize is empty: give a folder of images, one image or a quoted pattern, or leave '
+            'it out'
+        )
     if full_integer and not quantize:
         raise UserError('--full-integer is for the file that --quantize IMAGES makes: give both')
     form = format_of(out, precision, dynamic, bool(quantize), full_integer)
@@ -175,7 +181,20 @@ def export_subject(subject: Subject, out: str | Path) -> Exported:
 def _check_output(file: Path, form: Format, inputs: Sequence[str]) -> None:
     if form.inside and file.is_dir() and not (file / form.inside).exists():
         raise UserError(f'OUT {file} is a folder that this tool did not write: give another name')
+    if file.is_symlink():
+        target = Path(os.path.realpath(file))
+        if form.beside or not target.name.lower().endswith(form.suffix):
+            raise UserError(
+                f'OUT {file} is a link to {target}: give the name of the file itself, which must '
+                f'end in {form.suffix}'
+            )
     check_output_file(file / form.inside, 'OUT', form.mark, inputs)
+    content = file / form.inside
+    if content.exists() and content.stat().st_size and not _is_ours(content, form):
+        raise UserError(
+            f'OUT {file} exists, and nothing in it shows that this tool wrote it: give another '
+            'name, or move it away'
+        )
     for suffix in form.beside:
         other = file.with_suffix(suffix)
         # Nothing in it shows who wrote it, but it belongs to a file that this tool wrote.
@@ -185,6 +204,12 @@ def _check_output(file: Path, form: Format, inputs: Sequence[str]) -> None:
                 f'OUT {file}: {other}, which belongs to it, exists already, and nothing shows that '
                 'this tool wrote it: give another name, or move it away'
             )
+
+
+def _is_ours(file: Path, form: Format) -> bool:
+    if '.json' in form.beside:
+        return file.with_suffix('.json').exists()
+    return METADATA.encode() in file.read_bytes()
 
 
 @torch.no_grad()

@@ -76,7 +76,8 @@ def write(subject: Subject, part: Path) -> None:
                 'export it to another format, for instance .onnx'
             ) from error
     metadata = subject.metadata | {'outputs': list(subject.names), 'size': list(subject.size)}
-    part.with_suffix('.json').write_text(json.dumps(metadata))
+    content = json.dumps(metadata, ensure_ascii=False)
+    part.with_suffix('.json').write_text(content, encoding='utf-8')
 
 
 def _remove_aliases(graph: fx.Graph) -> None:

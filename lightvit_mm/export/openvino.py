@@ -32,10 +32,10 @@ def compress(part: Path) -> None:
 
     # In a folder of its own, since OpenVINO reads weights while it writes.
     with tempfile.TemporaryDirectory(dir=part.parent) as folder:
-        smaller = Path(folder, part.name)
+        smaller = Path(folder, 'model.xml')
         openvino.save_model(the_core().read_model(part), smaller, compress_to_fp16=True)
-        for file in (smaller.with_suffix('.bin'), smaller):
-            os.replace(file, part.with_suffix(file.suffix))
+        os.replace(smaller.with_suffix('.bin'), part.with_suffix('.bin'))
+        os.replace(smaller, part)
 
 
 def quantize(subject: Subject, file: Path, part: Path) -> int:
@@ -63,4 +63,6 @@ def _convert(subject: Subject, file: Path, part: Path) -> None:
 
     model = openvino.convert_model(file)
     model.set_rt_info(json.dumps(subject.metadata), [METADATA])
-    openvino.save_model(model, part, compress_to_fp16=False)
+    lower = part.with_suffix('.xml')  # OpenVINO refuses other spellings of it
+    openvino.save_model(model, lower, compress_to_fp16=False)
+    os.replace(lower, part)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 from mmengine.config import Config
@@ -18,7 +19,7 @@ import lightvit_mm
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import CompareDetections, CompareMaps
 from lightvit_mm.export.modules import Preprocessing, SegmentorLogits
-from lightvit_mm.runtimes.images import fit_image, padding_of
+from lightvit_mm.runtimes.images import fit_image, inner_size, padding_of
 from lightvit_mm.runtimes.session import DYNAMIC_MULTIPLE, Size
 
 __all__ = ['Subject', 'build_subject', 'calibration_inputs', 'compared_sizes', 'whole_subject']
@@ -112,6 +113,8 @@ def build_subject(
     from lightvit_mm.engine.trained_model import load_model
 
     calibration = find_images(quantize)[1] if quantize else []
+    for file in calibration:
+        _read(file, '--quantize')  # an error should come before the work, not after it
     model = load_model(config, checkpoint, 'cpu', backbone_only)
     if dynamic and not getattr(model.backbone, 'open_size', True):
         raise UserError(
@@ -195,7 +198,8 @@ def calibration_inputs(subject: Subject, title: str = 'measuring ranges') -> Ite
     size = subject.size
     for file in track(subject.calibration, description=title):
         image = _read(file, '--quantize')
-        image = mmcv.imrescale(image, min(size[0] / image.shape[0], size[1] / image.shape[1]))
+        height, width = inner_size(image.shape[:2], size)
+        image = mmcv.imresize(image, (width, height))
         yield fit_image(image, size, subject.padding)[0]
 
 
@@ -206,16 +210,26 @@ def _metadata(config: Config, size: Size, precision: str) -> dict[str, Any]:
     data = config.get('test_dataloader') or {'dataset': {}}
     pipeline = copy.deepcopy(data['dataset'].get('pipeline') or [])
     pad = fit_pipeline(pipeline, size)
-    resizes = [step for step in pipeline if step['type'] == 'Resize' and 'scale' in step]
     # Without one, larger images are shrunk to the size.
-    resize = resizes[0] if resizes else {'scale': None, 'keep_ratio': True}
+    resizes = [step for step in pipeline if step['type'] == 'Resize']
+    resize = resizes[0] if resizes else {'keep_ratio': True}
+    factor = 1.0
+    if not resize.get('scale'):
+        factor = resize.get('scale_factor') or 1.0
+        if not isinstance(factor, (int, float)):
+            raise UserError(
+                f'the Resize of the test pipeline has scale_factor={factor}: give one number for '
+                'both sides, or a scale'
+            )
+        resize = resize | {'keep_ratio': True}
     return {
         'config': Path(config.filename or '').stem,
         'version': lightvit_mm.__version__,
         'precision': precision,
         'size': list(size),
         'resize': {
-            'scale': resize['scale'],  # width and height, as in the config
+            'scale': resize.get('scale'),  # width and height, as in the config
+            'scale_factor': float(factor),  # where there is no scale
             'keep_ratio': bool(resize.get('keep_ratio', False)),
             'pad': [float(value) for value in (padding_of(settings) if pad is None else pad)],
         },
@@ -246,7 +260,10 @@ def _read_picture(file: str, size: Size) -> np.ndarray:
 
 
 def _read(file: str | Path, option: str) -> np.ndarray:
-    image = mmcv.imread(file, channel_order='bgr')
+    try:
+        image = mmcv.imread(file, channel_order='bgr')
+    except cv2.error:  # OpenCV's answer to an empty file
+        image = None
     if image is None:
         raise UserError(f'{option} {file} is not an image that OpenCV can decode')
     return image

@@ -23,14 +23,20 @@ def fit_image(image: np.ndarray, size: Size, padding: np.ndarray) -> tuple[np.nd
     import mmcv
 
     height, width = image.shape[:2]
-    ratio = min(1.0, size[0] / height, size[1] / width)
-    if ratio < 1:
-        height, width = min(size[0], round(height * ratio)), min(size[1], round(width * ratio))
+    if height > size[0] or width > size[1]:
+        height, width = inner_size((height, width), size)
         image = mmcv.imresize(image, (width, height))
     inputs = np.empty((1, 3, *size), 'float32')
     inputs[:] = padding.reshape(1, 3, 1, 1)
     inputs[0, :, :height, :width] = image.transpose(2, 0, 1)
     return inputs, (height, width)
+
+
+def inner_size(shape: Size, size: Size) -> Size:
+    """Height and width of an image that is resized to fit into a size, rounded as mmcv does it."""
+    ratio = min(size[0] / shape[0], size[1] / shape[1])
+    height, width = (max(1, int(side * ratio + 0.5)) for side in shape)
+    return min(height, size[0]), min(width, size[1])
 
 
 def padding_of(settings: dict[str, Any]) -> np.ndarray:

@@ -23,7 +23,9 @@ class NcnnSession:
     def __init__(self, file: Path) -> None:
         import ncnn
 
-        self.metadata: dict[str, Any] = json.loads(file.with_suffix('.json').read_text())
+        self.metadata: dict[str, Any] = json.loads(
+            file.with_suffix('.json').read_text(encoding='utf-8')
+        )
         self.outputs: list[str] = self.metadata['outputs']
         height, width = self.metadata['size']
         self.size: Size | None = (height, width)

@@ -33,7 +33,10 @@ class OnnxSession:
         content = self.session.get_modelmeta().custom_metadata_map
         self.metadata: dict[str, Any] = json.loads(content.get(METADATA, '{}'))
         self.outputs: list[str] = [output.name for output in self.session.get_outputs()]
-        height, width = self.session.get_inputs()[0].shape[2:]
+        inputs = {node.name: node.shape for node in self.session.get_inputs()}
+        if list(inputs) != [INPUT] or len(inputs[INPUT]) != 4:
+            raise ValueError(f'its inputs are {inputs}, not one of rank 4 named {INPUT}')
+        height, width = inputs[INPUT][2:]
         self.size: Size | None = (height, width) if isinstance(height, int) else None
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:

@@ -34,7 +34,11 @@ class OpenvinoSession:
         if model.has_rt_info([METADATA]):
             self.metadata = json.loads(model.get_rt_info([METADATA]).astype(str))
         self.outputs: list[str] = [output.any_name for output in model.outputs]
-        height, width = list(model.input(INPUT).partial_shape)[2:]
+        inputs = {node.any_name: node.partial_shape for node in model.inputs}
+        if list(inputs) != [INPUT] or len(inputs[INPUT]) != 4:
+            shown = {name: str(shape) for name, shape in inputs.items()}
+            raise ValueError(f'its inputs are {shown}, not one of rank 4 named {INPUT}')
+        height, width = list(inputs[INPUT])[2:]
         self.size: Size | None = None
         if height.is_static and width.is_static:
             self.size = (height.get_length(), width.get_length())

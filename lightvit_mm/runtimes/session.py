@@ -91,7 +91,10 @@ def open_file(file: str | Path) -> Session:
     try:
         session: Session = importlib.import_module(f'{__package__}.{runtime}').open_session(path)
     except Exception as error:  # the runtimes' errors have no common base
-        raise UserError(f'{file} is not a file that {runtime} can run: {error}') from error
+        raise UserError(
+            f'{file} is not a file that {runtime} can run: {error}. Write it again with '
+            'tools/export.py'
+        ) from error
     return session
 
 

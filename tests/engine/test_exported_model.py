@@ -16,17 +16,18 @@ from helpers.bare import link_packages, run_bare
 from helpers.detectors import SMALL_MASK_RCNN, random_detector
 from helpers.repository import REPOSITORY
 from helpers.small_data import ARCH
+from mmengine.config import ConfigDict
 from mmengine.fileio import load
 from torch import nn
 
 from lightvit_mm.engine.configs import load_config
-from lightvit_mm.engine.exported_model import ExportedModel, load_exported
+from lightvit_mm.engine.exported_model import ExportedModel, fit_pipeline, load_exported
 from lightvit_mm.engine.predicting import predict
 from lightvit_mm.engine.running import test as evaluate
 from lightvit_mm.errors import UserError
 from lightvit_mm.export.compare import Compared, Limits, compare_detections
 from lightvit_mm.export.exporting import export, export_subject
-from lightvit_mm.export.subject import Subject
+from lightvit_mm.export.subject import Subject, build_subject
 from lightvit_mm.runtimes.images import fit_image
 from lightvit_mm.runtimes.openvino import OpenvinoSession
 from lightvit_mm.runtimes.session import open_file
@@ -42,6 +43,7 @@ RTMDET = str(REPOSITORY / 'configs/rtmdet_edgevit_xxs_coco.py')
 MASK_RCNN = str(REPOSITORY / 'configs/mask_rcnn_edgevit_xxs_coco.py')
 CLASSES = ('disk', 'square', 'triangle', 'star')
 LIMITS = Limits(0.05, 0.5, 100)
+ONE_PROCESS = {'test_dataloader.num_workers': 0, 'test_dataloader.persistent_workers': False}
 
 
 def save(model, file):
@@ -82,6 +84,16 @@ def arrays(entry):
     }
 
 
+def rewritten(file, folder, **metadata):
+    """A copy of an ONNX file with other metadata."""
+    model = onnx.load(file)
+    kept = {prop.key: prop.value for prop in model.metadata_props}
+    made = json.loads(kept['lightvit_mm']) | metadata
+    onnx.helper.set_model_props(model, {'lightvit_mm': json.dumps(made)})
+    onnx.save(model, folder / 'rewritten.onnx')
+    return str(folder / 'rewritten.onnx')
+
+
 def predictions(config, checkpoint, source, out):
     made = predict(load_config(config), checkpoint, str(source), str(out))
     assert len(made.pictures) == len(list(source.iterdir()))
@@ -117,7 +129,7 @@ def test_predictions_and_evaluation_are_those_of_the_checkpoint(
     # The same file in tools/test.py.
     config = load_config(
         RETINANET,
-        {'test_dataloader.num_workers': 0, 'test_dataloader.persistent_workers': False},
+        ONE_PROCESS,
         data_root=str(shapes),
         work_dir=str(tmp_path / 'work'),
     )
@@ -321,8 +333,41 @@ def test_wrong_files(retinanet, images, shapes, tmp_path):
     model = onnx.load(out)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / 'bare.onnx')
-    with pytest.raises(UserError, match='are no predictions'):
+    with pytest.raises(UserError, match=r'is not a file of tools/export\.py'):
         ExportedModel(str(tmp_path / 'bare.onnx'), {})
+    with pytest.raises(UserError, match='is a detection file, and the config is one for segm'):
+        ExportedModel(out, {'decode_head': {}})
+    model.graph.input[0].name = 'x'
+    for node in model.graph.node:
+        node.input[:] = ['x' if name == 'image' else name for name in node.input]
+    onnx.save(model, tmp_path / 'bare.onnx')
+    with pytest.raises(UserError, match=r"its inputs are {'x': .*tools/export\.py"):
+        open_file(tmp_path / 'bare.onnx')
+    fewer = rewritten(out, tmp_path, classes=['disk', 'square'])
+    with pytest.raises(
+        UserError, match=r'trained on 2 classes \(disk, square\), these data have 4'
+    ):
+        evaluate(load_config(RETINANET, ONE_PROCESS, data_root=str(shapes)), fewer)
+
+
+def test_the_order_of_classes(retinanet, shapes, tmp_path):
+    turned = rewritten(retinanet[1], tmp_path, classes=CLASSES[::-1])
+    evaluate(load_config(RETINANET, ONE_PROCESS, str(shapes), str(tmp_path / 'work')), turned)
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    assert 'it was trained on 4 classes (star, triangle, square, disk), these data have 4' in log
+
+
+def test_the_rule_for_resizing(retinanet):
+    pipeline = [{'type': 'Resize', 'scale': 128, 'keep_ratio': True}]
+    assert fit_pipeline(pipeline, (64, 96)) is None
+    assert pipeline[0]['scale'] == (96, 64)
+    config = load_config(RETINANET)
+    config.test_dataloader.dataset.pipeline[1] = ConfigDict(type='Resize', scale_factor=0.5)
+    made = build_subject(config, retinanet[0], (64, 64), backbone_only=True).metadata['resize']
+    assert (made['scale'], made['scale_factor'], made['keep_ratio']) == (None, 0.5, True)
+    config.test_dataloader.dataset.pipeline[1].scale_factor = (0.5, 2.0)
+    with pytest.raises(UserError, match=r'scale_factor=\(0\.5, 2\.0\): give one number'):
+        build_subject(config, retinanet[0], (64, 64), backbone_only=True)
 
 
 def test_a_blind_detector_is_not_exported(tmp_path):

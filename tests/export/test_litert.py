@@ -37,10 +37,14 @@ def made(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp('litert')
     torch.manual_seed(0)
     checkpoint = save_detector(random_detector(load_config(RETINANET)), folder / 'epoch_1.pth')
-    return export(
-        load_config(RETINANET), checkpoint, str(folder / 'model.tflite'),
-        (128, 128), images=images[:1], quantize=images[1],
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # the converter runs elsewhere
+        made = export(
+            load_config(RETINANET), checkpoint, 'model.tflite', (128, 128),
+            images=images[:1], quantize=images[1],
+        )  # fmt: skip
+    made.file, made.int8.file = folder / made.file, folder / made.int8.file
+    return made
 
 
 def test_equals_pytorch(made):

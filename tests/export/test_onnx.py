@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mmcv
@@ -180,7 +181,7 @@ def test_diverged_weights_are_an_error_and_the_older_file_stays(onnxruntime, seg
     torch.save(content, diverged := tmp_path / 'diverged.pth')
     out = tmp_path / 'made' / 'backbone.onnx'
     out.parent.mkdir()
-    older = b'\x08\n\x12\x07pytorch, an older export'
+    older = b'\x08\n\x12\x07pytorch, an older export by lightvit_mm'
     out.write_bytes(older)
     config = load_config(SEGMENTOR)
     with pytest.raises(UserError, match='deviates from PyTorch by nan'):
@@ -235,7 +236,14 @@ def test_an_export_replaces_an_export_and_nothing_else(onnxruntime, tmp_path, mo
     with pytest.raises(UserError, match=r'model\.int8\.onnx exists'):
         export(config, str(weights), str(out), (64, 64), quantize=str(tmp_path))
     (tmp_path / 'model.int8.onnx').unlink()
-    export_subject(Subject(nn.Identity(), ['same'], (8, 8)), out)
+    with pytest.raises(UserError, match='--quantize is empty: give a folder of images'):
+        export(config, str(weights), str(out), (64, 64), quantize='')
+    foreign = Subject(nn.Identity(), ['same'], (8, 8))
+    export_subject(foreign, out)
+    with pytest.raises(UserError, match='nothing in it shows that this tool wrote it'):
+        export(config, str(weights), str(out), (64, 64))
+    out.unlink()
+    export_subject(replace(foreign, metadata={'task': 'backbone'}), out)
     made = out.read_bytes()
     # Far enough to see that the place is accepted.
     with pytest.raises(UserError, match=r'^--image .*absent\.png'):
@@ -253,10 +261,17 @@ def test_refusals(onnxruntime, tmp_path, monkeypatch):
         export(sliding, 'none.pth', out, (64, 64))
     with pytest.raises(UserError, match=r'--image .*absent\.png does not exist'):
         export(sliding, 'none.pth', out, (64, 64), images=['absent.png'])
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images/empty.png').touch()
+    with pytest.raises(UserError, match=r'--quantize .*empty\.png is not an image'):
+        export(load_config(SEGMENTOR), 'none.pth', out, (64, 64), quantize=f'{tmp_path}/images')
+    with pytest.raises(UserError, match=r'--image .*empty\.png is not an image'):
+        empty = f'{tmp_path}/images/empty.png'
+        export(load_config(SEGMENTOR), 'none.pth', out, (64, 64), images=[empty])
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
     with pytest.raises(UserError, match='onnxscript is needed and not installed here: pip'):
         export(sliding, 'none.pth', out, (64, 64))
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / 'images']
 
 
 @pytest.mark.slow
