@@ -36,7 +36,7 @@ def inner_size(shape: Size, size: Size) -> Size:
     """Height and width of an image that is resized to fit into a size, rounded as mmcv does it."""
     ratio = min(size[0] / shape[0], size[1] / shape[1])
     height, width = (max(1, int(side * ratio + 0.5)) for side in shape)
-    return min(height, size[0]), min(width, size[1])
+    return height, width
 
 
 def padding_of(settings: dict[str, Any]) -> np.ndarray:
