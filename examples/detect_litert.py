@@ -69,11 +69,12 @@ def fit(image, made):
     if rule['keep_ratio']:
         ratio = min(full_width / width, full_height / height)
         if rule['scale'] is None:
-            ratio = min(ratio, 1.0)
+            ratio = min(ratio, rule['scale_factor'])
         else:
             long, short = max(rule['scale']), min(rule['scale'])
             ratio = min(ratio, long / max(height, width), short / min(height, width))
-        size = min(full_width, round(width * ratio)), min(full_height, round(height * ratio))
+        # mmcv rounds halves up, round() to the even number.
+        size = max(1, int(width * ratio + 0.5)), max(1, int(height * ratio + 0.5))
     else:
         size = full_width, full_height
     inputs = np.empty((full_height, full_width, 3), 'uint8')
@@ -93,7 +94,14 @@ def main():
     photo = cv2.imread(args.photo)
     if photo is None:
         parser.error(f'{args.photo} is not an image')
-    made, run = load(args.model) if zipfile.is_zipfile(args.model) else ({}, None)
+    if os.path.exists(args.out) and os.path.samefile(args.photo, args.out):
+        parser.error(f'{args.out} is the photo: give another file to write')
+    if not cv2.haveImageWriter(args.out):
+        parser.error(f'{args.out} needs the suffix of an image, such as .png')
+    try:
+        made, run = load(args.model) if zipfile.is_zipfile(args.model) else ({}, None)
+    except Exception as error:  # the runtime's errors have no common base
+        parser.error(f'{args.model} is not a file that LiteRT can run: {error}')
     if made.get('task') != 'detection':
         parser.error(f'{args.model} is not a detector that tools/export.py wrote')
     image, (width, height) = fit(photo, made)
@@ -103,7 +111,8 @@ def main():
     for box, score, label in zip(boxes, scores, labels, strict=True):
         if score < args.score_thr:
             continue
-        name, (left, top, right, bottom) = made['classes'][label], box.tolist()
+        name = ' '.join(made['classes'][label].split())  # it may have line breaks
+        left, top, right, bottom = box.tolist()
         if left == right or top == bottom:  # it was in the padding
             continue
         print(f'{name} {score:.3f} {left:.1f} {top:.1f} {right:.1f} {bottom:.1f}')

@@ -34,10 +34,12 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "net.h"
@@ -67,14 +69,20 @@ struct Value {
         const std::string mark = '"' + key + "\":";
         size_t at = json.find(mark, from);
         if (at == std::string::npos) throw std::runtime_error("no " + key + " in the .json file");
-        at = json.find_first_not_of(' ', at + mark.size());
+        at = std::min(json.find_first_not_of(' ', at + mark.size()), json.size());
         const bool list = json[at] == '[';
         for (at += list; at < json.size() && json[at] != ']' && json[at] != '}';) {
             if (json[at] == '"') {
                 std::string text;
                 for (++at; at < json.size() && json[at] != '"'; ++at) {
-                    if (json[at] == '\\') text += json[at++];
-                    text += json[at];
+                    char letter = json[at];
+                    if (letter == '\\') {
+                        letter = json[++at];
+                        if (letter == 'u') at += 4;
+                        // Line breaks and the like cannot be drawn.
+                        if (letter != '"' && letter != '\\' && letter != '/') letter = ' ';
+                    }
+                    text += letter;
                 }
                 texts.push_back(text);
                 ++at;
@@ -147,13 +155,14 @@ ncnn::Mat fit(const cv::Mat& photo, const std::string& json, cv::Size& size) {
         const double rows = photo.rows, cols = photo.cols;
         double ratio = std::min(width / cols, height / rows);
         if (scale.empty()) {
-            ratio = std::min(ratio, 1.0);
+            ratio = std::min(ratio, Value(json, "scale_factor").number());
         } else {
             ratio = std::min(ratio, std::max(scale[0], scale[1]) / std::max(rows, cols));
             ratio = std::min(ratio, std::min(scale[0], scale[1]) / std::min(rows, cols));
         }
-        size.width = std::min(width, int(std::lrint(cols * ratio)));
-        size.height = std::min(height, int(std::lrint(rows * ratio)));
+        // mmcv rounds halves up, lrint to the even number.
+        size.width = std::max(1, int(cols * ratio + 0.5));
+        size.height = std::max(1, int(rows * ratio + 0.5));
     }
     cv::Mat small;
     cv::resize(photo, small, size);
@@ -171,6 +180,9 @@ ncnn::Mat fit(const cv::Mat& photo, const std::string& json, cv::Size& size) {
 
 int detect(const std::string& model, const std::string& file, const std::string& out,
            double score_thr) {
+    std::error_code missing;  // OUT need not exist
+    if (std::filesystem::equivalent(file, out, missing))
+        throw std::runtime_error(out + " is the photo: give another file to write");
     const std::string stem = model.substr(0, model.rfind('.'));
     std::ifstream stream(stem + ".json");
     const std::string json{std::istreambuf_iterator<char>(stream), {}};

@@ -4,9 +4,11 @@ import io
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import mmcv
 import numpy as np
@@ -214,6 +216,18 @@ def test_the_second_file_of_another_is_not_replaced(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['model.bin']
 
 
+def check_lines(lines, detections):
+    """Compare the boxes that an example prints with those of tools/predict.py."""
+    expected = [d for d in detections if d['score'] >= 0.3]
+    assert len(lines) == len(expected) > 5
+    for line, detection in zip(lines, expected, strict=True):
+        name, score, *box = line.rsplit(' ', 5)
+        assert name == ' '.join(detection['class'].split())
+        assert [float(score), *map(float, box)] == pytest.approx(
+            [detection['score'], *detection['box_xyxy']], abs=0.06
+        )
+
+
 @pytest.mark.parametrize(('runtime', 'width'), [('onnxruntime', 96), ('openvino', 128)])
 def test_examples_need_nothing_else(runtime, width, retinanet, openvino_made, images, tmp_path):
     photo = tmp_path / 'in/photo.png'
@@ -229,15 +243,65 @@ def test_examples_need_nothing_else(runtime, width, retinanet, openvino_made, im
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     assert last == f'wrote {drawn}'
-    expected = [d for d in expected['detections'] if d['score'] >= 0.3]
-    assert len(lines) == len(expected) > 5
-    for line, detection in zip(lines, expected, strict=True):
-        name, score, *box = line.split()
-        assert name == detection['class']
-        assert [float(score), *map(float, box)] == pytest.approx(
-            [detection['score'], *detection['box_xyxy']], abs=0.06
-        )
+    check_lines(lines, expected['detections'])
     assert (mmcv.imread(drawn) != mmcv.imread(photo)).any()
+
+
+def detect(runtime, *words):
+    script = REPOSITORY / f'examples/detect_{runtime}.py'
+    return subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+def test_examples_resize_as_the_pipeline(runtime, retinanet, openvino_made, images, tmp_path):
+    photo, drawn = tmp_path / 'in/photo.png', tmp_path / 'drawn.png'
+    # Its width becomes 94.5, and the class of some objects has a line break.
+    mmcv.imwrite(mmcv.imresize(mmcv.imread(images[0]), (256, 256))[:, :189], str(photo))
+    if runtime == 'onnxruntime':
+        file, model = tmp_path / 'model.onnx', onnx.load(retinanet[1])
+        (entry,) = (entry for entry in model.metadata_props if entry.key == 'lightvit_mm')
+        entry.value = entry.value.replace('disk', r'a\n  disk')
+        onnx.save(model, file)
+    else:
+        file = tmp_path / 'model.xml'
+        shutil.copy(openvino_made.file.with_suffix('.bin'), tmp_path)
+        file.write_text(openvino_made.file.read_text().replace('disk', r'a\n  disk'))
+    (expected,) = predictions(RETINANET, str(file), photo.parent, tmp_path / 'out')
+    assert 'a\n  disk' in {d['class'] for d in expected['detections'] if d['score'] >= 0.3}
+    done = detect(runtime, file, photo, drawn)
+    *lines, last = done.stdout.splitlines()
+    assert last == f'wrote {drawn}', done.stderr
+    check_lines(lines, expected['detections'])
+
+
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+def test_examples_shrink_by_a_factor(runtime):
+    fit = runpy.run_path(str(REPOSITORY / f'examples/detect_{runtime}.py'))['fit']
+    resize = {'scale': None, 'scale_factor': 0.5, 'keep_ratio': True, 'pad': [0, 0, 0]}
+    made = {'size': [128, 128], 'resize': resize}
+    assert fit(np.zeros((2, 2560, 3), 'uint8'), made)[1] == (128, 1)
+    assert fit(np.zeros((100, 126, 3), 'uint8'), made)[1] == (63, 50)
+
+
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+def test_examples_refuse_wrong_files(runtime, retinanet, openvino_made, images, tmp_path):
+    file = retinanet[1] if runtime == 'onnxruntime' else openvino_made.file
+    photo, drawn, link = (tmp_path / name for name in ('photo.png', 'drawn.png', 'link.png'))
+    shutil.copy(images[0], photo)
+    link.symlink_to(photo)
+    absent, foreign, part = (tmp_path / f'{n}{file.suffix}' for n in ('absent', 'foreign', 'part'))
+    foreign.write_text('no model')
+    # The whole .xml file, but without its .bin file.
+    part.write_bytes(file.read_bytes()[: 100_000 if runtime == 'onnxruntime' else None])
+    cases = [((model, photo, drawn), f'{model} is not a file') for model in (absent, foreign, part)]
+    cases += [((file, photo, tmp_path / 'drawn'), 'drawn needs the suffix of an image')]
+    cases += [((file, photo, link), 'link.png is the photo'), ((file, link, photo), 'is the photo')]
+    for words, sentence in cases:
+        done = detect(runtime, *words)
+        assert (done.returncode, done.stdout) == (2, '')
+        assert f'error: {tmp_path}' in done.stderr
+        assert sentence in done.stderr
+    assert photo.read_bytes() == Path(images[0]).read_bytes()
 
 
 def test_boxes_in_the_padding_are_left_out(openvino_made, images, tmp_path):
@@ -252,9 +316,8 @@ def test_boxes_in_the_padding_are_left_out(openvino_made, images, tmp_path):
     boxes = arrays(entry)['boxes']
     assert len(boxes) == len(found) - outside
     assert (boxes[:, :2] < boxes[:, 2:]).all()
-    script = REPOSITORY / 'examples/detect_openvino.py'
-    words = [script, openvino_made.file, photo, tmp_path / 'drawn.png', '--score-thr', '0']
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    drawn = tmp_path / 'drawn.png'
+    done = detect('openvino', openvino_made.file, photo, drawn, '--score-thr', '0')
     assert len(done.stdout.splitlines()) == len(boxes) + 1
 
 

@@ -1,6 +1,10 @@
 """LiteRT files; the tests run by ``tools/test.sh --runtimes``, which installs the converter."""
 
 import json
+import runpy
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -24,6 +28,7 @@ from lightvit_mm.runtimes.session import open_file
 
 pytestmark = pytest.mark.runtimes
 RETINANET = str(REPOSITORY / 'configs/retinanet_repvit_m0_6_shapes.py')
+EXAMPLE = REPOSITORY / 'examples/detect_litert.py'
 
 
 @pytest.fixture(scope='module')
@@ -103,13 +108,16 @@ def test_a_pyramid_keeps_the_order_of_its_levels(tmp_path):
     assert done.deviation < 1e-4
 
 
-def test_the_example_needs_nothing_else(made, images, tmp_path):
+# The width of the second becomes 94.5.
+@pytest.mark.parametrize('shape', [(100, 128), (256, 189)])
+def test_the_example_needs_nothing_else(made, images, shape, tmp_path):
     photo, drawn, bare = tmp_path / 'in/photo.png', tmp_path / 'drawn.png', tmp_path / 'bare'
-    mmcv.imwrite(mmcv.imread(images[0])[:100], str(photo))
+    whole = mmcv.imresize(mmcv.imread(images[0]), (max(128, shape[0]),) * 2)
+    mmcv.imwrite(whole[: shape[0], : shape[1]], str(photo))
     bare.mkdir()
     link_packages(bare, ['numpy', 'opencv-python', 'ai-edge-litert'])
     assert 'No module named' in run_bare(bare, '-c', 'import torch').stderr
-    done = run_bare(bare, REPOSITORY / 'examples/detect_litert.py', made.file, photo, drawn)
+    done = run_bare(bare, EXAMPLE, made.file, photo, drawn)
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     assert last == f'wrote {drawn}'
@@ -125,3 +133,33 @@ def test_the_example_needs_nothing_else(made, images, tmp_path):
             [detection['score'], *detection['box_xyxy']], abs=0.06
         )
     assert (mmcv.imread(str(drawn)) != mmcv.imread(str(photo))).any()
+
+
+def test_the_example_shrinks_by_a_factor():
+    fit = runpy.run_path(str(EXAMPLE))['fit']
+    resize = {'scale': None, 'scale_factor': 0.5, 'keep_ratio': True, 'pad': [0, 0, 0]}
+    rule = {'size': [128, 128], 'resize': resize}
+    assert fit(np.zeros((2, 2560, 3), 'uint8'), rule)[1] == (128, 1)
+    assert fit(np.zeros((100, 126, 3), 'uint8'), rule)[1] == (63, 50)
+
+
+def test_the_example_refuses_wrong_files(made, images, tmp_path):
+    photo, link, drawn = (tmp_path / name for name in ('photo.png', 'link.png', 'drawn.png'))
+    shutil.copy(images[0], photo)
+    link.symlink_to(photo)
+    absent, part, foreign = (tmp_path / f'{n}.tflite' for n in ('absent', 'part', 'foreign'))
+    part.write_bytes(made.file.read_bytes()[:100_000])
+    with zipfile.ZipFile(foreign, 'w') as archive:
+        archive.writestr('notes.txt', 'no model')
+    for words, sentence in [
+        ((absent, photo, drawn), f'{absent} is not a detector that'),
+        ((part, photo, drawn), f'{part} is not a detector that'),
+        ((foreign, photo, drawn), f'{foreign} is not a file that LiteRT can run'),
+        ((made.file, photo, tmp_path / 'drawn'), f'{tmp_path}/drawn needs the suffix'),
+        ((made.file, photo, link), f'{link} is the photo'),
+        ((made.file, link, photo), f'{photo} is the photo'),
+    ]:
+        done = subprocess.run([sys.executable, EXAMPLE, *words], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, '')
+        assert f'error: {sentence}' in done.stderr
+    assert photo.read_bytes() == Path(images[0]).read_bytes()

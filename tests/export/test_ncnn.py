@@ -98,9 +98,12 @@ def example(tmp_path_factory):
     return folder / 'build/detect_ncnn'
 
 
-def test_the_example(example, made, image, tmp_path):
+# The width of the second becomes 94.5.
+@pytest.mark.parametrize('shape', [(100, 128), (256, 189)])
+def test_the_example(example, made, image, shape, tmp_path):
     photo, drawn = tmp_path / 'in/photo.png', tmp_path / 'drawn.png'
-    mmcv.imwrite(mmcv.imread(image)[:100], str(photo))
+    whole = mmcv.imresize(mmcv.imread(image), (max(128, shape[0]),) * 2)
+    mmcv.imwrite(whole[: shape[0], : shape[1]], str(photo))
     words = [example, made.file, photo, drawn]
     done = subprocess.run(words, env={}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -122,11 +125,51 @@ def test_the_example(example, made, image, tmp_path):
     # The border of the best box is red.
     left, top = (round(float(value)) for value in lines[0].split()[2:4])
     assert list(mmcv.imread(drawn)[top + 3, left]) == [0, 0, 255]
-    done = subprocess.run([example, made.file, tmp_path / 'none.png', drawn], capture_output=True)
-    assert (done.returncode, done.stderr) == (
-        2,
-        f'error: {tmp_path}/none.png is not an image\n'.encode(),
-    )
+
+
+def test_the_example_reads_its_json(example, made, image, tmp_path):
+    metadata = json.loads(made.file.with_suffix('.json').read_text())
+
+    def run(photo, classes=metadata['classes'], **resize):
+        for suffix in ('.param', '.bin'):
+            shutil.copy(made.file.with_suffix(suffix), tmp_path / f'model.ncnn{suffix}')
+        changed = metadata | {'classes': classes, 'resize': metadata['resize'] | resize}
+        written = json.dumps(changed).replace('/', r'\/')
+        (tmp_path / 'model.ncnn.json').write_text(written)
+        words = [example, tmp_path / 'model.ncnn.param', photo, tmp_path / 'drawn.png']
+        return subprocess.run(words, capture_output=True, text=True).stdout
+
+    exact = run(image)
+    assert run(image, ['\a"\\/\n1', *metadata['classes'][1:]]) == exact.replace('disk', ' "\\/ 1')
+    halved = run(image, scale=None, scale_factor=0.5)
+    assert halved == run(image, scale=[64, 64]) != exact
+    thin = str(tmp_path / 'thin.png')
+    mmcv.imwrite(mmcv.imresize(mmcv.imread(image), (2560, 2)), thin)
+    assert run(thin).endswith(f'wrote {tmp_path}/drawn.png\n')
+
+
+def test_the_example_refuses_wrong_files(example, made, image, tmp_path):
+    photo, link, drawn = (tmp_path / name for name in ('photo.png', 'link.png', 'drawn.png'))
+    shutil.copy(image, photo)
+    link.symlink_to(photo)
+    absent, part, bare = (tmp_path / f'{name}.ncnn.param' for name in ('absent', 'part', 'bare'))
+    part.write_bytes(made.file.read_bytes()[:9000])
+    shutil.copy(made.file, bare)
+    for model in (part, bare):
+        shutil.copy(made.file.with_suffix('.json'), model.with_suffix('.json'))
+    for words, sentence in [
+        ((absent, photo, drawn), f'{absent.with_suffix(".json")} is missing or not that of a'),
+        ((part, photo, drawn), f'{part} or its .bin file is not one that ncnn can read'),
+        ((bare, photo, drawn), f'{bare} or its .bin file is not one that ncnn can read'),
+        ((made.file, tmp_path / 'none.png', drawn), f'{tmp_path}/none.png is not an image'),
+        ((made.file, photo, tmp_path / 'drawn'), f'{tmp_path}/drawn cannot be written'),
+        ((made.file, photo, link), f'{link} is the photo'),
+        ((made.file, link, photo), f'{photo} is the photo'),
+    ]:
+        done = subprocess.run([example, *words], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert f'error: {sentence}' in done.stderr
+    assert photo.read_bytes() == Path(image).read_bytes()
 
 
 class Windows(nn.Module):
