@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from lightvit_mm.benchmark.parts import BoxCount
 from lightvit_mm.benchmark.peers import peer_configs
-from lightvit_mm.data.config import is_classifier
+from lightvit_mm.data.config import is_classifier, resize_scale
 from lightvit_mm.engine.configs import load_config
 from lightvit_mm.engine.trained_model import deploy_form, load_model, usable_device
 from lightvit_mm.errors import UserError
@@ -166,7 +166,7 @@ def input_size(config: Config) -> Size:
         return side, side
     settings = config.model.get('data_preprocessor') or {}
     pipeline = config.test_dataloader.dataset.pipeline
-    scales = [step.scale for step in pipeline if step.type == 'Resize' and 'scale' in step]
+    scales = [scale for step in pipeline if step.type == 'Resize' if (scale := resize_scale(step))]
     if size := settings.get('size'):
         return size[0], size[1]
     if not scales:

@@ -39,6 +39,12 @@ def datasets_of(dataloader: Mapping[str, Any]) -> Iterator[dict]:
             waiting.extend(inner if isinstance(inner, (list, tuple)) else [inner])
 
 
+def resize_scale(step: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Width and height that a pipeline's ``Resize`` scales to, None if it has a factor instead."""
+    scale = step.get('scale')
+    return (scale, scale) if isinstance(scale, int) else tuple(scale) if scale else None
+
+
 def data_paths(config: Mapping[str, Any]) -> list[str]:
     """Annotation files and folders of images and label maps that a config reads."""
     paths: list[str] = []

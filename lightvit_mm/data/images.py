@@ -11,6 +11,7 @@ import mmcv
 import numpy as np
 from PIL import ExifTags, Image
 
+from lightvit_mm.data.config import resize_scale
 from lightvit_mm.data.findings import ERROR, NOTE, WARNING, Judgement
 
 Load = Callable[[dict], dict | None]
@@ -98,9 +99,10 @@ def look_at_image(path: str, load: Load) -> LookedAt:
 
 def judge_resized(seen: LookedAt, resize: Mapping[str, Any]) -> Judgement | None:
     """Check whether a ``Resize`` that keeps the aspect ratio would leave no pixel."""
-    if seen.size is None or not resize.get('keep_ratio') or 'scale' not in resize:
+    scale = resize_scale(resize)
+    if seen.size is None or not resize.get('keep_ratio') or scale is None:
         return None
-    resized = mmcv.rescale_size(seen.size, tuple(resize['scale']))
+    resized = mmcv.rescale_size(seen.size, scale)
     if min(resized) > 0:
         return None
     detail = f'{seen.size[0]} x {seen.size[1]} would become {resized[0]} x {resized[1]}'

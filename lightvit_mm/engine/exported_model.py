@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
+from lightvit_mm.data.config import resize_scale
 from lightvit_mm.errors import UserError
 from lightvit_mm.registry import MODELS
 from lightvit_mm.runtimes.images import fit_image, padding_of
@@ -168,13 +169,10 @@ def fit_pipeline(pipeline: list[Any], size: Size | None) -> list[float] | None:
     if size is None:
         return colour
     for step in pipeline:
-        if step['type'] == 'Resize' and step.get('scale'):
-            if isinstance(step['scale'], int):
-                step['scale'] = (step['scale'], step['scale'])
-            shorter, longer = sorted(step['scale'])
-            fits = longer <= max(size) and shorter <= min(size)
-            if not step.get('keep_ratio', False) or not fits:
-                step['scale'] = size[::-1]
+        scale = resize_scale(step) if step['type'] == 'Resize' else None
+        if scale is not None:
+            fits = max(scale) <= max(size) and min(scale) <= min(size)
+            step['scale'] = scale if step.get('keep_ratio', False) and fits else size[::-1]
     return colour
 
 

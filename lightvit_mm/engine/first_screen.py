@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from lightvit_mm.data.config import datasets_of, is_classifier
+from lightvit_mm.data.config import datasets_of, is_classifier, resize_scale
 from lightvit_mm.engine.resuming import CheckingRunner, bare_model
 from lightvit_mm.measure.complexity import count_macs, count_parameters, inference_form
 from lightvit_mm.measure.load import busy_cores, usable_cores
@@ -148,8 +148,8 @@ def _input_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
     for part in ('val', 'train'):
         for dataset in datasets_of(config.get(f'{part}_dataloader') or {}):
             for transform in dataset.get('pipeline', ()):
-                scale = transform.get('scale')
-                if transform.get('type') == 'Resize' and isinstance(scale, Sequence):
+                scale = resize_scale(transform) if transform.get('type') == 'Resize' else None
+                if scale is not None:
                     height, width = (-(-side // divisor) * divisor for side in sorted(scale))
                     return height, width
     return None

@@ -205,6 +205,10 @@ def test_resizing_that_leaves_nothing(tmp_path):
     )
     with pytest.raises(BrokenSampleError, match=r'a\.png'):
         pipeline_of(config)[0]
+    config.train_dataloader.dataset.pipeline[1]['scale'] = 128  # mmcv takes it for both sides
+    assert (ERROR, 'image that resizing would reduce to nothing') in of(
+        check_everything(config), 'a.png'
+    )
 
 
 @pytest.mark.parametrize('workers', [0, 1])
