@@ -25,9 +25,9 @@ def is_classifier(config: Mapping[str, Any]) -> bool:
     return config['model'].get('type') == CLASSIFIER
 
 
-def datasets_of(dataloader: Mapping[str, Any]) -> Iterator[dict]:
+def datasets_of(dataloader: Mapping[str, Any] | None) -> Iterator[dict]:
     """The configs of the data sets that a dataloader reads, inside any wrappers."""
-    waiting = [dataloader.get('dataset')]
+    waiting = [(dataloader or {}).get('dataset')]
     while waiting:
         dataset = waiting.pop()
         if not isinstance(dataset, dict):

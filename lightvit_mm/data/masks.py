@@ -57,6 +57,9 @@ def convert_masks(
     if twice:
         raise DataError(f'two masks would be written to {twice[0]}; rename one')
     check_output_folder(out, 'OUT', [SIGN], [masks])
+    taken = [path for path in targets.values() if path.exists()]
+    if taken and not Path(out, SIGN).exists():
+        raise DataError(f'OUT {out}: {taken[0]} would be replaced; give a new or empty folder')
     table = _table(classes, ignored, IGNORED if others else None)
     unknown: Counter[Colour] = Counter()
     where: dict[Colour, Path] = {}
@@ -79,6 +82,11 @@ def _table(
 ) -> dict[Colour | None, int]:
     """The label of each colour; None stands for all others."""
     first = int(classes.reduce_zero_label)
+    for colour in ignored:
+        if colour in (classes.palette or ()) or not all(0 <= value <= 255 for value in colour):
+            raise DataError(
+                f'--ignore {" ".join(map(str, colour))}: give a colour, 0 to 255, that no class has'
+            )
     table: dict[Colour | None, int] = dict.fromkeys(ignored, IGNORED)
     table.update({colour: label for label, colour in enumerate(classes.palette or (), first)})
     if other is not None:

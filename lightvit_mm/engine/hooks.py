@@ -57,6 +57,13 @@ class WholeCheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        keys = self.key_indicators if self.save_best else ()
+        unknown = [key for key in keys if key not in ('auto', *metrics)]
+        if metrics and unknown:
+            raise UserError(
+                f'default_hooks.checkpoint.save_best: {unknown[0]} is not a metric of this '
+                f'evaluation, which has {", ".join(metrics)}'
+            )
         with self._removing_afterwards():
             super()._save_best_checkpoint(runner, metrics)
 

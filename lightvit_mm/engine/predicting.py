@@ -86,6 +86,8 @@ def find_images(source: str) -> tuple[Path, list[Path]]:
     Raises:
         UserError: there are no images.
     """
+    if not source:
+        raise UserError('the images have an empty name (an unset variable?): give a file or folder')
     path, others = Path(source).expanduser(), []
     if path.is_dir():
         files = [file for file in path.rglob('*') if file.is_file()]

@@ -110,7 +110,7 @@ class Predictor:
             return self._predict(source)
         if isinstance(source, (list, tuple)):
             return [self(image) for image in source]
-        if isinstance(source, Iterable):
+        if isinstance(source, Iterable) and not isinstance(source, torch.Tensor):
             return (self(image) for image in source)
         raise ImageError(f'{type(source).__name__} {source!r:.40}', f'expected {EXPECTED}')
 
@@ -181,9 +181,8 @@ def _load(config: Config, checkpoint: str, device: str | None) -> Any:
 
 def _steps(config: Config) -> list[dict[str, Any]]:
     """The test pipeline for images that are loaded and have no annotations."""
-    # Those that mmseg's and mmdet's inference functions take.
-    pipeline = config.get('test_pipeline') if config.default_scope == 'mmseg' else None
-    pipeline = pipeline or next(datasets_of(config.test_dataloader))['pipeline']
+    dataset = next(datasets_of(config.get('test_dataloader')), {})
+    pipeline = dataset.get('pipeline') or config.test_pipeline
     return [step for step in copy.deepcopy(pipeline)[1:] if step['type'] != 'LoadAnnotations']
 
 

@@ -79,6 +79,7 @@ def train(
     parts = ('train', 'val') if config.get('val_cfg') else ('train',)
     reports = check_before_run(config, parts)
     _apply_options(config, amp, auto_scale_lr)
+    _check_work_dir(config)
     with _explained_failures(config.work_dir), _locked(config):
         if resume is not None:
             _resume_from(config, resume)
@@ -182,6 +183,11 @@ def test(
             check_output_folder(folder, option, [SIGN], inputs)
     if tta and _predicts_masks(config):
         raise UserError('--tta: mmdet averages boxes only, and this detector predicts masks')
+    if not config.get('test_dataloader'):
+        raise ConfigError(
+            f'{config.filename} has no test set: write test_dataloader = val_dataloader, '
+            'test_evaluator = val_evaluator and test_cfg = dict()'
+        )
     check_before_run(config, ('test',))
     if is_exported(checkpoint):
         if tta:
@@ -215,6 +221,8 @@ def test(
         else:
             require_whole(model, checkpoint)
             warn_of_other_classes(checkpoint, classes)
+        if out and not pickled:
+            _check_names(runner, out)
         if out and is_detector:
             from mmdet.evaluation import DumpDetResults
 
@@ -251,6 +259,19 @@ def _finished_labels(folder: str) -> Iterator[str]:
             raise
         for file in Path(part).iterdir():
             os.replace(file, Path(folder, file.name))
+
+
+def _check_names(runner: Runner, out: str) -> None:
+    """Refuse images of the same name, for which mmseg would write one label map."""
+    dataset, seen = runner.test_dataloader.dataset, dict[str, Path]()
+    for number in range(len(dataset)):
+        path = Path(dataset.get_data_info(number)['img_path'])
+        other = seen.setdefault(path.stem, path)
+        if other != path:
+            raise UserError(
+                f'--out {out}: {other} and {path} have one name, and would have one label map. '
+                'tools/predict.py keeps their folders apart'
+            )
 
 
 def _resume_from(config: Config, resume: str) -> None:
@@ -320,6 +341,19 @@ def _explained_failures(work_dir: str) -> Iterator[None]:
         ) from error
 
 
+def _check_work_dir(config: Config) -> None:
+    folder = Path(config.work_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'--work-dir {folder} is a file: give a folder')
+    # A run saves its whole config there under this name.
+    saved = folder / Path(config.filename or '').name
+    if saved.is_file() and not any(folder.glob('*/vis_data/config.py')):
+        raise UserError(
+            f'--work-dir {folder}: the config of the run would replace {saved}, which no run '
+            'wrote: give another folder'
+        )
+
+
 def _locked(config: Config) -> AbstractContextManager[None]:
     """`lock_work_dir` in the first process of a training; the others need none."""
     variable = LAUNCHERS[config.launcher]
@@ -354,6 +388,14 @@ class EvaluatingRunner(QuietRunner):
 
 
 def _runner(config: Config, kind: type[QuietRunner] = QuietRunner) -> Runner:
+    for part in ('val', 'test'):
+        names = [f'{part}_{name}' for name in ('dataloader', 'evaluator', 'cfg')]
+        absent = [name for name in names if config.get(name) is None]
+        if 0 < len(absent) < len(names):
+            raise ConfigError(
+                f'{config.filename} has no {" and no ".join(absent)}: for a run without, write '
+                f'{" = ".join(names)} = None'
+            )
     join_process_group(config.launcher)
     if not torch.cuda.is_available():
         keep_freed_memory()

@@ -103,6 +103,20 @@ def test_what_cannot_be_converted(root):
     assert not (root / 'labels').exists()
 
 
+def test_pictures_in_folders_of_the_output_are_kept(root):
+    (root / 'out/north').mkdir(parents=True)
+    (root / 'out/north/b.png').write_bytes(b'a photo')
+    with pytest.raises(UserError, match=r'OUT out: out/north/b\.png would be replaced'):
+        convert_masks('masks', 'out', 'classes.txt')
+    assert [file.name for file in root.glob('out/**/*.*')] == ['b.png']
+
+
+@pytest.mark.parametrize('colour', [(0, 0, 255), (0, 0, 300)])
+def test_colours_that_cannot_be_ignored(root, colour):
+    with pytest.raises(UserError, match=f'--ignore 0 0 {colour[2]}: give a colour, 0 to 255, that'):
+        convert_masks('masks', 'labels', 'classes.txt', [colour], others=True)
+
+
 def test_cli(root):
     Image.fromarray(COLOURS[LABELS + 1]).save('masks/north/c.png')
     words = ['masks', 'labels', '--classes-from', 'classes.txt']

@@ -2,6 +2,7 @@
 
 import argparse
 import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,6 +47,10 @@ CONFIGS = {
     ),
     'head': ({'model.bbox_head.in_channels': 16}, r'bbox_head\.in_channels is 16, but .* gives 8'),
     'classes': ({'model.bbox_head.num_classes': 80}, r'num_classes is 80.* 4 classes'),
+    'half a validation': (
+        {'val_cfg': None},
+        r'has no val_cfg: .* write val_dataloader = val_evaluator = val_cfg = None',
+    ),
 }
 
 
@@ -55,6 +60,38 @@ def test_configs(small_coco, tmp_path, options, said):
     config.merge_from_dict(options)
     with pytest.raises(UserError, match=said):
         train(config)
+
+
+def test_a_best_checkpoint_by_what_is_not_measured(small_coco, tmp_path):
+    config = small_data.tiny_detector(small_coco, tmp_path)
+    config.train_cfg.update(max_epochs=1, val_interval=1)
+    config.default_hooks.checkpoint.update(save_best='bbox_mAP', rule='greater')
+    config.model.test_cfg.score_thr = 0.0  # without detections there is no metric
+    with pytest.raises(UserError, match=r'save_best: bbox_mAP is not .* has coco/bbox_mAP, '):
+        train(config)
+
+
+def test_a_work_dir_with_something_else_in_it(small_coco, tmp_path):
+    config = small_data.tiny_detector(small_coco, tmp_path)
+    mine = tmp_path / Path(config.filename).name
+    mine.write_text('# mine')
+    config.work_dir = str(tmp_path)
+    with pytest.raises(UserError, match=f'would replace {mine}, which no run wrote: give another'):
+        train(config)
+    assert mine.read_text() == '# mine'
+    config.work_dir = str(mine)
+    with pytest.raises(UserError, match=rf'{mine} is a file: give a folder'):
+        train(config)
+
+
+def test_a_config_without_a_test_set(small_coco, tmp_path):
+    config = small_data.tiny_detector(small_coco, tmp_path)
+    file = small_data.save_checkpoint(config, tmp_path / 'epoch_1.pth')
+    config.test_dataloader = config.test_evaluator = config.test_cfg = None
+    with pytest.raises(UserError, match='has no test set: write test_dataloader = val_dataloader'):
+        evaluate(config, file)
+    image = next((small_coco / 'images/val').iterdir())
+    assert len(predict(config, file, str(image), str(tmp_path / 'out')).pictures) == 1
 
 
 SEGMENTORS = {

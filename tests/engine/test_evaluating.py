@@ -1,6 +1,7 @@
 """What tools/test.py writes, and what it does not write over."""
 
 import errno
+import shutil
 
 import numpy as np
 import pytest
@@ -127,6 +128,16 @@ def test_a_segmentor_twice_and_on_a_full_disk(segmentor, tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space left') as caught:
         evaluate(make(), checkpoint, None, str(shown))
     assert caught.value.filename.rsplit('/', 1)[1] in pictures
+
+
+def test_label_maps_of_one_name(segmentor, tmp_path):
+    make, checkpoint = segmentor
+    for folder in ('images', 'labels'):
+        (tmp_path / folder / 'deep').mkdir()
+        shutil.copy(tmp_path / folder / 'a.png', tmp_path / folder / 'deep')
+    with pytest.raises(UserError, match=r'a\.png have one name, and would have one label map'):
+        evaluate(make(), checkpoint, str(tmp_path / 'out'))
+    assert not list((tmp_path / 'out').rglob('*.png'))
 
 
 def test_the_config_of_a_training_stays(small_coco, tmp_path):

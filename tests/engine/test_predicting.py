@@ -148,6 +148,11 @@ def test_no_two_images_share_a_label_map(tmp_path):
     assert predicting._plan(files, tmp_path, tmp_path / 'out', labelled=False)
 
 
+def test_images_without_a_name():
+    with pytest.raises(UserError, match='empty name'):
+        find_images('')
+
+
 def test_files_left_out_of_a_folder_are_counted(tmp_path, mm_log):
     small_data.write_images(tmp_path, ['a.png'])
     folder = tmp_path / 'images/train'

@@ -103,6 +103,7 @@ def test_every_way_to_give_images(predictor, photos, monkeypatch):
         ('absent.jpg', 'absent.jpg: image file missing'),
         (['absent.jpg'], 'absent.jpg: image file missing'),
         (3, 'int 3: expected a path, an array'),
+        (torch.zeros(3, 8, 8), r'Tensor tensor\(.*expected a path, an array'),
     ],
 )
 def test_what_is_no_image(predictor, image, said):
@@ -178,6 +179,7 @@ def test_a_segmentor(small_coco, tmp_path, photos):
     file = small_data.save_checkpoint(config, tmp_path / 'iter_1.pth')
     scale = (64, 48)
     config.test_pipeline[1].scale = scale
+    config.test_dataloader.dataset.pipeline = config.test_pipeline  # what tools/test.py takes
     predictor = lightvit_mm.Predictor(config, file)
     # Another library's default scope does not disturb it.
     from mmengine.registry import init_default_scope
