@@ -25,7 +25,7 @@ from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.exported_model import ExportedModel, is_exported, use_exported
 from lightvit_mm.engine.first_screen import FirstScreenHook, QuietRunner
 from lightvit_mm.engine.launching import LAUNCHERS, join_process_group, leave_process_group
-from lightvit_mm.engine.locking import lock_work_dir
+from lightvit_mm.engine.locking import LOCK, lock_work_dir
 from lightvit_mm.engine.memory import ResidentMemoryHook, keep_freed_memory
 from lightvit_mm.engine.model_checks import (
     check_channels,
@@ -347,10 +347,11 @@ def _check_work_dir(config: Config) -> None:
         raise UserError(f'--work-dir {folder} is a file: give a folder')
     # A run saves its whole config there under this name.
     saved = folder / Path(config.filename or '').name
-    if saved.is_file() and not any(folder.glob('*/vis_data/config.py')):
+    ran = (folder / LOCK).exists() or any(folder.glob('*/vis_data'))
+    if saved.is_file() and saved.samefile(config.filename) and not ran:
         raise UserError(
-            f'--work-dir {folder}: the config of the run would replace {saved}, which no run '
-            'wrote: give another folder'
+            f'--work-dir {folder} is the folder of the config, and the config of the run would '
+            f'replace {saved}: give another folder'
         )
 
 

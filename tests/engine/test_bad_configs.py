@@ -2,7 +2,6 @@
 
 import argparse
 import runpy
-from pathlib import Path
 
 import pytest
 import torch
@@ -71,14 +70,14 @@ def test_a_best_checkpoint_by_what_is_not_measured(small_coco, tmp_path):
         train(config)
 
 
-def test_a_work_dir_with_something_else_in_it(small_coco, tmp_path):
-    config = small_data.tiny_detector(small_coco, tmp_path)
-    mine = tmp_path / Path(config.filename).name
-    mine.write_text('# mine')
-    config.work_dir = str(tmp_path)
-    with pytest.raises(UserError, match=f'would replace {mine}, which no run wrote: give another'):
+def test_a_work_dir_that_holds_the_config(small_coco, tmp_path):
+    mine = tmp_path / 'mine.py'
+    small_data.tiny_detector(small_coco, tmp_path).dump(str(mine))
+    before = mine.read_text()
+    config = load_config(str(mine), work_dir=str(tmp_path))
+    with pytest.raises(UserError, match=f'would replace {mine}: give another folder'):
         train(config)
-    assert mine.read_text() == '# mine'
+    assert mine.read_text() == before
     config.work_dir = str(mine)
     with pytest.raises(UserError, match=rf'{mine} is a file: give a folder'):
         train(config)
