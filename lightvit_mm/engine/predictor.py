@@ -181,8 +181,9 @@ def _load(config: Config, checkpoint: str, device: str | None) -> Any:
 
 def _steps(config: Config) -> list[dict[str, Any]]:
     """The test pipeline for images that are loaded and have no annotations."""
-    dataset = next(datasets_of(config.get('test_dataloader')), {})
-    pipeline = dataset.get('pipeline') or config.test_pipeline
+    # Those that mmseg's and mmdet's inference functions take.
+    pipeline = config.get('test_pipeline') if config.default_scope == 'mmseg' else None
+    pipeline = pipeline or next(datasets_of(config.test_dataloader))['pipeline']
     return [step for step in copy.deepcopy(pipeline)[1:] if step['type'] != 'LoadAnnotations']
 
 

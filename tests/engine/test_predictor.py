@@ -179,7 +179,6 @@ def test_a_segmentor(small_coco, tmp_path, photos):
     file = small_data.save_checkpoint(config, tmp_path / 'iter_1.pth')
     scale = (64, 48)
     config.test_pipeline[1].scale = scale
-    config.test_dataloader.dataset.pipeline = config.test_pipeline  # what tools/test.py takes
     predictor = lightvit_mm.Predictor(config, file)
     # Another library's default scope does not disturb it.
     from mmengine.registry import init_default_scope
