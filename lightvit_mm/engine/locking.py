@@ -1,4 +1,4 @@
-"""One training at a time in a work dir."""
+"""The work dir of a training: whether it can be used, and one training at a time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,37 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from lightvit_mm.errors import UserError
 
-__all__ = ['LOCK', 'lock_work_dir']
+__all__ = ['LOCK', 'check_work_dir', 'lock_work_dir']
 
 LOCK = 'train.lock'
 BOOT = Path('/proc/sys/kernel/random/boot_id')
 # What lockf raises if another process has the lock, and if the file system has no locks.
 TAKEN = (errno.EACCES, errno.EAGAIN)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+
+
+def check_work_dir(config: Config) -> None:
+    """Check that a training can use the work dir of its config.
+
+    Raises:
+        UserError: it is a file, or the folder of the config, which the training would replace.
+    """
+    folder = Path(config.work_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'--work-dir {folder} is a file: give a folder')
+    # A run saves its whole config there under this name.
+    saved = folder / Path(config.filename or '').name
+    ran = (folder / LOCK).exists() or any(folder.glob('*/vis_data'))
+    if saved.is_file() and saved.samefile(config.filename) and not ran:
+        raise UserError(
+            f'--work-dir {folder} is the folder of the config, and the config of the run would '
+            f'replace {saved}: give another folder'
+        )
 
 
 @contextmanager

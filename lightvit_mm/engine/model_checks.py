@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import nn
@@ -46,6 +47,22 @@ class Misfit(NamedTuple):
 
     def __str__(self) -> str:
         return f'{self.name}: {self.detail}'
+
+
+def check_loops(config: Config) -> None:
+    """Check that validation and test are each there or not as a whole.
+
+    Raises:
+        ConfigError: a part of one is missing.
+    """
+    for part in ('val', 'test'):
+        names = [f'{part}_{name}' for name in ('dataloader', 'evaluator', 'cfg')]
+        absent = [name for name in names if config.get(name) is None]
+        if 0 < len(absent) < len(names):
+            raise ConfigError(
+                f'{config.filename} has no {" and no ".join(absent)}: for a run without, write '
+                f'{" = ".join(names)} = None'
+            )
 
 
 def check_channels(model: nn.Module, config: Mapping[str, Any]) -> None:

@@ -25,11 +25,12 @@ from lightvit_mm.engine.amp import use_amp
 from lightvit_mm.engine.exported_model import ExportedModel, is_exported, use_exported
 from lightvit_mm.engine.first_screen import FirstScreenHook, QuietRunner
 from lightvit_mm.engine.launching import LAUNCHERS, join_process_group, leave_process_group
-from lightvit_mm.engine.locking import LOCK, lock_work_dir
+from lightvit_mm.engine.locking import check_work_dir, lock_work_dir
 from lightvit_mm.engine.memory import ResidentMemoryHook, keep_freed_memory
 from lightvit_mm.engine.model_checks import (
     check_channels,
     check_exported_classes,
+    check_loops,
     meta_of,
     require_whole,
     warn_of_new_weights,
@@ -79,7 +80,7 @@ def train(
     parts = ('train', 'val') if config.get('val_cfg') else ('train',)
     reports = check_before_run(config, parts)
     _apply_options(config, amp, auto_scale_lr)
-    _check_work_dir(config)
+    check_work_dir(config)
     with _explained_failures(config.work_dir), _locked(config):
         if resume is not None:
             _resume_from(config, resume)
@@ -341,20 +342,6 @@ def _explained_failures(work_dir: str) -> Iterator[None]:
         ) from error
 
 
-def _check_work_dir(config: Config) -> None:
-    folder = Path(config.work_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f'--work-dir {folder} is a file: give a folder')
-    # A run saves its whole config there under this name.
-    saved = folder / Path(config.filename or '').name
-    ran = (folder / LOCK).exists() or any(folder.glob('*/vis_data'))
-    if saved.is_file() and saved.samefile(config.filename) and not ran:
-        raise UserError(
-            f'--work-dir {folder} is the folder of the config, and the config of the run would '
-            f'replace {saved}: give another folder'
-        )
-
-
 def _locked(config: Config) -> AbstractContextManager[None]:
     """`lock_work_dir` in the first process of a training; the others need none."""
     variable = LAUNCHERS[config.launcher]
@@ -389,14 +376,7 @@ class EvaluatingRunner(QuietRunner):
 
 
 def _runner(config: Config, kind: type[QuietRunner] = QuietRunner) -> Runner:
-    for part in ('val', 'test'):
-        names = [f'{part}_{name}' for name in ('dataloader', 'evaluator', 'cfg')]
-        absent = [name for name in names if config.get(name) is None]
-        if 0 < len(absent) < len(names):
-            raise ConfigError(
-                f'{config.filename} has no {" and no ".join(absent)}: for a run without, write '
-                f'{" = ".join(names)} = None'
-            )
+    check_loops(config)
     join_process_group(config.launcher)
     if not torch.cuda.is_available():
         keep_freed_memory()

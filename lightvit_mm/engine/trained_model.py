@@ -58,8 +58,8 @@ def load_model(config: Config, checkpoint: str, device: str, backbone_only: bool
     """
     if is_classifier(config):
         return _load_classifier(config, checkpoint, device)
-    if not config.get('test_dataloader'):
-        config.test_dataloader = config.get('val_dataloader') or config.train_dataloader
+    if not config.get('test_dataloader') and config.get('val_dataloader'):
+        config.test_dataloader = config.val_dataloader
     if config.default_scope == 'mmdet':
         from mmdet.apis import init_detector as init_model
     else:

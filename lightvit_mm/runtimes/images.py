@@ -33,10 +33,12 @@ def fit_image(image: np.ndarray, size: Size, padding: np.ndarray) -> tuple[np.nd
 
 
 def inner_size(shape: Size, size: Size) -> Size:
-    """Height and width of an image that is resized to fit into a size, rounded as mmcv does it."""
+    """Height and width of an image that is resized to fit into a size, at least 1."""
+    import mmcv
+
     ratio = min(size[0] / shape[0], size[1] / shape[1])
-    height, width = (max(1, int(side * ratio + 0.5)) for side in shape)
-    return height, width
+    width, height = mmcv.rescale_size((shape[1], shape[0]), ratio)
+    return max(1, height), max(1, width)
 
 
 def padding_of(settings: dict[str, Any]) -> np.ndarray:
